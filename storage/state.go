@@ -1,0 +1,163 @@
+package storage
+
+import (
+	"context"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// A State is one shard's mailboxes, as the shard's commands have made them.
+//
+// Apply and Checkpoint are called by one goroutine at a time, in the order of
+// the log; all else may be called by any number of goroutines beside it and sees
+// every command applied before the call.
+type State interface {
+	Reader
+
+	// Applied returns the index of the last command applied. After opening it is
+	// that of the last checkpoint or commit that survived; commands from there
+	// are applied again.
+	Applied() uint64
+
+	// Apply applies commands with ascending indexes above Applied and returns one
+	// *Result for each. It returns when the effects are visible to readers, not
+	// when they are on disk: the log makes them durable. Data that cannot be
+	// decoded, and a fault of the disk, stop the shard: Apply panics with an
+	// error.
+	Apply(cmds []seglog.Command) []any
+
+	// Checkpoint puts everything applied on stable storage and returns the index
+	// that this covers.
+	Checkpoint() (uint64, error)
+
+	// Hash returns the running hash over everything applied and the index it
+	// stands for. Replicas with the same index have the same hash.
+	Hash() (index, hash uint64)
+
+	// Check verifies the shard's invariants and returns each violation.
+	Check(ctx context.Context) []error
+
+	// Close checkpoints and releases everything. It may be called twice.
+	Close() error
+}
+
+// A Reader reads one shard. What does not exist is covey.NotFound. Slices it
+// returns are the caller's.
+type Reader interface {
+	// Account returns what an account uses; zero for one that holds nothing.
+	Account(covey.AccountID) (Account, error)
+
+	// Mailboxes returns the account's mailboxes in the order of their names, and
+	// names that are only subscribed to. Default folders not yet used are not
+	// among them: see Account.Hidden.
+	Mailboxes(covey.AccountID) ([]Mailbox, error)
+
+	// Mailbox finds a mailbox by its name.
+	Mailbox(account covey.AccountID, name string) (Mailbox, error)
+
+	// View returns, as of one moment, a mailbox, the UIDs in it in ascending
+	// runs, and the UID of its first message without \Seen (0: none).
+	View(account covey.AccountID, id covey.MailboxID) (Mailbox, []UIDRange, covey.UID, error)
+
+	// Messages calls fn for the messages that q selects, in ascending UID order.
+	// A long answer does not hold up the writer: it is read in slices and may see
+	// changes made meanwhile. An error of fn ends it and is returned.
+	Messages(ctx context.Context, q Query, fn func(*Message) error) error
+
+	// Changes returns, as of one moment, what happened to a mailbox after since.
+	Changes(account covey.AccountID, id covey.MailboxID, since covey.ModSeq) (Changes, error)
+
+	// Body returns where a body's bytes lie in this node's log, in order.
+	Body(covey.BodyID) ([]seglog.Extent, error)
+}
+
+// A Query selects messages of a mailbox.
+type Query struct {
+	Mailbox covey.MailboxID
+	UIDs    []UIDRange   // ascending, disjoint; nil selects all
+	Since   covey.ModSeq // only messages changed after it
+	Summary bool         // fill in Message.Summary
+}
+
+// A UIDRange is the UIDs from First to Last, both included.
+type UIDRange struct{ First, Last covey.UID }
+
+// An Account is what a shard knows of an account.
+type Account struct {
+	ID       covey.AccountID
+	Bytes    int64 // sum of the sizes of its messages
+	Messages int64
+	Hidden   []string // default folders that were deleted, and not made again
+}
+
+// A Mailbox is one mailbox with its counts.
+type Mailbox struct {
+	ID            covey.MailboxID // 0: a name subscribed to that does not exist
+	Account       covey.AccountID
+	Name          string
+	Use           SpecialUse
+	NoSelect      bool // a name with children, without messages
+	Subscribed    bool
+	UIDValidity   uint32
+	UIDNext       covey.UID
+	HighestModSeq covey.ModSeq
+	Messages      uint32
+	Unseen        uint32
+	Deleted       uint32
+	Bytes         int64
+	Keywords      []string // ever used in it, at most MaxMailboxKeywords
+}
+
+// MaxMailboxKeywords bounds the different keywords of one mailbox; a command
+// that would go beyond fails with covey.Limit (a Deliver brings none).
+const MaxMailboxKeywords = 256
+
+// A Message is one message of a mailbox. Its bytes are Prefix and then the body.
+type Message struct {
+	UID     covey.UID
+	ModSeq  covey.ModSeq
+	Flags   covey.Flags
+	Date    time.Time // internal date, to the second, UTC
+	Size    int64     // of prefix and body together
+	Prefix  []byte
+	Body    covey.BodyID
+	Summary []byte // if asked for
+}
+
+// Changes are what happened to a mailbox after a ModSeq.
+type Changes struct {
+	Mailbox  Mailbox
+	Expunged []UIDRange // ascending
+	Changed  []Message  // new or with new flags, in ascending UID order, without summaries
+}
+
+// A SpecialUse is a mailbox's use (RFC 6154). The numbers are stored.
+type SpecialUse uint8
+
+const (
+	NoUse SpecialUse = iota
+	Drafts
+	Sent
+	Junk
+	Trash
+	Archive
+)
+
+// Inbox is the name of the mailbox that every account has.
+const Inbox = "INBOX"
+
+// A DefaultFolder is a mailbox that every account is shown; it is made when it
+// is first used.
+type DefaultFolder struct {
+	Name string
+	Use  SpecialUse
+}
+
+// DefaultFolders returns the default folders, INBOX first.
+func DefaultFolders() []DefaultFolder {
+	return []DefaultFolder{
+		{Inbox, NoUse}, {"Archive", Archive}, {"Drafts", Drafts}, {"Junk", Junk}, {"Sent", Sent}, {"Trash", Trash},
+	}
+}

@@ -1,0 +1,334 @@
+package serve
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// Limits bound how long a connection may be held. A zero field takes the
+// default.
+type Limits struct {
+	Idle    time.Duration // longest wait for the next octet; 5 minutes
+	Session time.Duration // from accept to close; 0 means no cap
+	Write   time.Duration // longest time for one write; 5 minutes
+	MinRate int           // octets per second while in a body (BeginBody); 256, below 0 none
+}
+
+func (l Limits) withDefaults() Limits {
+	if l.Idle <= 0 {
+		l.Idle = 5 * time.Minute // RFC 5321 section 4.5.3.2.7
+	}
+	if l.Write <= 0 {
+		l.Write = 5 * time.Minute
+	}
+	if l.MinRate == 0 {
+		l.MinRate = 256
+	}
+	return l
+}
+
+// helloTime is what a peer has to say its TLS ClientHello.
+const helloTime = 30 * time.Second
+
+// An Expired is the error of a connection that overstepped a limit of this
+// package, and names the limit. It is a timeout in the sense of net.Error, and
+// it is lasting: every later read returns it again, so that no library takes
+// the rest of a broken command for a new one.
+type Expired string
+
+// The limits.
+const (
+	ExpiredIdle    Expired = "idle"
+	ExpiredSession Expired = "session"
+	ExpiredRate    Expired = "rate"
+	ExpiredHello   Expired = "hello"
+)
+
+// Error implements error.
+func (e Expired) Error() string { return "connection over its " + string(e) + " limit" }
+
+// Timeout implements net.Error.
+func (e Expired) Timeout() bool { return true }
+
+// Temporary implements net.Error. It is false: crypto/tls goes on after a
+// temporary error.
+func (e Expired) Temporary() bool { return false }
+
+// Is makes an Expired equal to os.ErrDeadlineExceeded.
+func (e Expired) Is(target error) bool { return target == os.ErrDeadlineExceeded }
+
+// errPlain is the error of a write that would have been plain text after
+// BeginTLS.
+var errPlain = errors.New("plain text after the start of TLS")
+
+// tlsState says how far a connection is on the way to TLS.
+type tlsState uint8
+
+const (
+	tlsNone  tlsState = iota
+	tlsHello          // BeginTLS was called, the ClientHello is awaited
+	tlsOn             // a ServerHello was written
+)
+
+// A Conn is an accepted connection. It is a net.Conn like the one it wraps, but
+// for the limits; one goroutine reads and one writes at a time.
+type Conn struct {
+	net.Conn
+	l      *Listener
+	remote netip.Addr
+	born   time.Time
+	leave  sync.Once
+
+	mu       sync.Mutex // guards what follows
+	limits   Limits
+	expired  Expired // not empty: lasting
+	tls      tlsState
+	helloBy  time.Time // if tlsHello
+	readBy   time.Time // the limit of the Read under way or last
+	writeBy  time.Time // likewise
+	askedR   time.Time // deadline set by the caller; zero for none
+	askedW   time.Time
+	inBody   bool
+	bodySize int64         // octets read since BeginBody
+	waited   time.Duration // spent in Read since BeginBody
+}
+
+func newConn(l *Listener, c net.Conn) *Conn {
+	return &Conn{Conn: c, l: l, remote: remoteAddr(c), born: time.Now(), limits: l.cfg.Limits}
+}
+
+func remoteAddr(c net.Conn) netip.Addr {
+	a, ok := c.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.AddrPort().Addr().Unmap()
+}
+
+// From returns the Conn that c is or that lies below it (TLS), nil if there is
+// none.
+func From(c net.Conn) *Conn {
+	for {
+		switch t := c.(type) {
+		case *Conn:
+			return t
+		case interface{ NetConn() net.Conn }:
+			c = t.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// Remote returns the peer's address, IPv4 ones unmapped; the zero Addr for a
+// Unix socket.
+func (c *Conn) Remote() netip.Addr { return c.remote }
+
+// Local reports whether the peer is on this host: loopback or a Unix socket.
+func (c *Conn) Local() bool { return local(c.remote) }
+
+// Trust says that somebody logged in over the connection: see Config.Reserve.
+func (c *Conn) Trust() { c.l.trust(c.remote) }
+
+// Renew replaces the limits, as after a log-in; Session still counts from
+// accept. A Read under way keeps its bound.
+func (c *Conn) Renew(l Limits) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limits = l.withDefaults()
+}
+
+// BeginBody says that the peer is sending a message: until EndBody it has to
+// keep up Limits.MinRate, on average and beyond one Limits.Idle. Only time spent
+// waiting for it counts.
+func (c *Conn) BeginBody() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inBody, c.bodySize, c.waited = true, 0, 0
+}
+
+// EndBody ends what BeginBody began. Without one it does nothing.
+func (c *Conn) EndBody() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inBody = false
+}
+
+// BeginTLS says that the peer must speak TLS from here on: its ClientHello has
+// to come within 30 seconds, and a write that is not a TLS record fails and
+// closes the connection, so that a failed handshake is never followed by plain
+// text.
+func (c *Conn) BeginTLS() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tls == tlsNone {
+		c.tls, c.helloBy = tlsHello, time.Now().Add(helloTime)
+	}
+}
+
+// Read reads from the peer. Past a limit its error is an Expired.
+func (c *Conn) Read(p []byte) (int, error) {
+	start := time.Now()
+	limit, err := c.beforeRead(start)
+	if err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p)
+	return n, c.afterRead(start, limit, n, err)
+}
+
+// beforeRead sets the deadline of the next read and returns the limit that it
+// stands for.
+func (c *Conn) beforeRead(now time.Time) (Expired, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.expired != "" {
+		return "", c.expired
+	}
+	limit := ExpiredIdle
+	c.readBy = now.Add(c.limits.Idle)
+	sooner := func(t time.Time, e Expired) {
+		if t.Before(c.readBy) {
+			c.readBy, limit = t, e
+		}
+	}
+	if c.limits.Session > 0 {
+		sooner(c.born.Add(c.limits.Session), ExpiredSession)
+	}
+	if c.tls == tlsHello {
+		sooner(c.helloBy, ExpiredHello)
+	}
+	if c.inBody && c.limits.MinRate > 0 {
+		sooner(now.Add(c.slackLocked()), ExpiredRate)
+	}
+	return limit, c.Conn.SetReadDeadline(earlier(c.readBy, c.askedR))
+}
+
+// slackLocked returns how long the sender of a body may still keep us waiting.
+func (c *Conn) slackLocked() time.Duration {
+	rate := int64(c.limits.MinRate)
+	earned := time.Duration(c.bodySize/rate)*time.Second + time.Duration(c.bodySize%rate)*time.Second/time.Duration(rate)
+	return c.limits.Idle + earned - c.waited
+}
+
+// afterRead accounts for a read and turns a timeout of ours into an Expired.
+func (c *Conn) afterRead(start time.Time, limit Expired, n int, err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if c.inBody {
+		c.bodySize += int64(n)
+		c.waited += now.Sub(start)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && !now.Before(c.readBy) {
+		return c.expireLocked(limit)
+	}
+	return err
+}
+
+func (c *Conn) expireLocked(limit Expired) error {
+	if c.expired == "" {
+		c.expired = limit
+		c.l.cfg.Metrics.Expired.WithLabelValues(c.l.cfg.Name, string(limit)).Inc()
+	}
+	return c.expired
+}
+
+// Write writes to the peer, all of p within Limits.Write. After a Read failed
+// with an Expired it still works, so that a last line can say why.
+func (c *Conn) Write(p []byte) (int, error) {
+	if err := c.beforeWrite(p, time.Now()); err != nil {
+		if errors.Is(err, errPlain) {
+			_ = c.Close()
+		}
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+func (c *Conn) beforeWrite(p []byte, now time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.watchTLSLocked(p, now); err != nil {
+		return err
+	}
+	c.writeBy = now.Add(c.limits.Write)
+	if c.limits.Session > 0 && c.expired == "" {
+		c.writeBy = earlier(c.writeBy, c.born.Add(c.limits.Session))
+	}
+	if c.expired != "" {
+		c.writeBy = now.Add(refusalTime)
+	}
+	return c.Conn.SetWriteDeadline(earlier(c.writeBy, c.askedW))
+}
+
+// watchTLSLocked follows the way to TLS by what is written: crypto/tls writes
+// whole records, and its first handshake record answers a good ClientHello.
+func (c *Conn) watchTLSLocked(p []byte, now time.Time) error {
+	const changeCipherSpec, handshake, applicationData = 20, 22, 23
+	if len(p) == 0 {
+		return nil
+	}
+	switch {
+	case c.tls == tlsNone:
+		if r := c.l.cfg.TLSReply; len(r) > 0 && bytes.Equal(p, r) {
+			c.tls, c.helloBy = tlsHello, now.Add(helloTime)
+		}
+	case p[0] < changeCipherSpec || p[0] > applicationData:
+		return errPlain
+	case c.tls == tlsHello && p[0] == handshake:
+		c.tls = tlsOn
+	}
+	return nil
+}
+
+// earlier returns the earlier of a limit and a caller's deadline, which may be
+// zero.
+func earlier(limit, asked time.Time) time.Time {
+	if !asked.IsZero() && asked.Before(limit) {
+		return asked
+	}
+	return limit
+}
+
+// SetDeadline implements net.Conn; see SetReadDeadline.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline implements net.Conn: it can make a Read end before its limit,
+// not after.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.askedR = t
+	if c.readBy.IsZero() { // the first Read sets it
+		return nil
+	}
+	return c.Conn.SetReadDeadline(earlier(c.readBy, t))
+}
+
+// SetWriteDeadline implements net.Conn: it can make a Write end before its
+// limit, not after.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.askedW = t
+	if c.writeBy.IsZero() {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(earlier(c.writeBy, t))
+}
+
+// Close closes the connection and gives its slot back. It may be called by
+// several goroutines and again; later calls return net.ErrClosed.
+func (c *Conn) Close() error {
+	err := c.Conn.Close()
+	c.leave.Do(func() { c.l.leave(c) })
+	return err
+}

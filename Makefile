@@ -1,8 +1,43 @@
-# CI runs just these. `make nightly` is the long rest.
-export CGO_ENABLED = 0
+# CI runs just these; make nightly is the long rest.
+export CGO_ENABLED ?= 0
 
-.PHONY: build test
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 5s
+ROUNDS ?= 20
+
+.PHONY: build test race check fuzz bench scenarios powercut nightly
+
 build:
-	go build -trimpath -o covey ./cmd/covey
+	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
+
 test:
 	go test ./...
+
+# The race detector needs cgo, here only.
+race:
+	CGO_ENABLED=1 go test -race -short -timeout 20m ./...
+
+check:
+	@test -z "$$(gofmt -l .)" || { echo 'gofmt these:'; gofmt -l .; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	go test -count=1 .
+
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+# The real binary with real clients: curl, swaks, mbsync, Python's libraries.
+scenarios:
+	COVEY_SCENARIOS=1 go test -count=1 -timeout 10m ./test/...
+
+# Needs root: loop-mounted ext4, shut down without a log flush.
+powercut:
+	COVEY_POWERCUT_ROUNDS=$(ROUNDS) go test -count=1 -timeout 0 -run 'TestPowerCut' -v ./test/powercut
+
+nightly: test race check scenarios
+	$(MAKE) fuzz FUZZTIME=10m
+	$(MAKE) powercut ROUNDS=200
+	$(MAKE) bench

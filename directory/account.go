@@ -1,0 +1,54 @@
+package directory
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/covey-mail/covey"
+)
+
+// An Account is somebody with mail of their own.
+type Account struct {
+	ID       covey.AccountID
+	Shard    covey.ShardID // where the mail lies
+	Address  covey.Address // folded
+	Quota    int64         // bytes, 0 none
+	Disabled bool          // may not log in; mail still arrives
+	Created  time.Time     // to the second, UTC
+}
+
+// Credentials are an account and what its password is verified against.
+type Credentials struct {
+	Account
+	Hash     string // as package password writes it; empty: no password matches
+	Verifier string // for SCRAM; empty: not made yet
+}
+
+// An Alias is an address that leads to others.
+type Alias struct {
+	Address covey.Address // empty local part: the domain's catch-all
+	Targets []covey.Address
+}
+
+// String returns the alias' address as people write it, a catch-all as @domain.
+func (a Alias) String() string { return aliasName(a.Address) }
+
+// A Domain is a local domain.
+type Domain struct {
+	Name     string // folded
+	Created  time.Time
+	Accounts int64
+	Aliases  int64
+}
+
+// Settings hold for the whole cluster.
+type Settings struct {
+	Quota      int64         // of new accounts, bytes; 0 none
+	Postmaster covey.Address // gets mail for postmaster of domains that have none; zero: nobody
+}
+
+// A ClusterID tells clusters apart. It is random, made when a cluster is founded.
+type ClusterID [16]byte
+
+// String returns 32 hexadecimal digits.
+func (id ClusterID) String() string { return hex.EncodeToString(id[:]) }

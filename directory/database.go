@@ -1,0 +1,202 @@
+package directory
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+)
+
+// format is kept in SQLite's user_version. A file with another one is refused.
+const format = 1
+
+// The tables. meta is one row, written with every commit. Ids are given out by
+// the state machine, never by SQLite.
+const schema = `
+CREATE TABLE meta (
+	id INTEGER PRIMARY KEY CHECK (id = 1),
+	applied INTEGER NOT NULL,       -- index of the last command in this database
+	cluster BLOB NOT NULL,          -- 16 octets
+	shards INTEGER NOT NULL,        -- 0: not founded
+	next_account INTEGER NOT NULL,
+	next_domain INTEGER NOT NULL,
+	accounts INTEGER NOT NULL,
+	unverified INTEGER NOT NULL,    -- accounts with a hash and no SCRAM verifier
+	quota INTEGER NOT NULL,
+	postmaster_local TEXT NOT NULL,
+	postmaster_domain TEXT NOT NULL
+);
+INSERT INTO meta VALUES (1, 0, zeroblob(16), 0, 1, 1, 0, 0, 0, '', '');
+CREATE TABLE domain (
+	id INTEGER PRIMARY KEY,
+	name TEXT NOT NULL UNIQUE,
+	created INTEGER NOT NULL,
+	accounts INTEGER NOT NULL,
+	aliases INTEGER NOT NULL
+);
+CREATE TABLE account (
+	id INTEGER PRIMARY KEY,
+	domain INTEGER NOT NULL,
+	local TEXT NOT NULL,
+	shard INTEGER NOT NULL,
+	hash TEXT NOT NULL,
+	verifier TEXT NOT NULL,
+	quota INTEGER NOT NULL,
+	disabled INTEGER NOT NULL,
+	created INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX account_address ON account (domain, local);
+CREATE INDEX account_domain ON account (domain);
+CREATE TABLE alias (
+	domain INTEGER NOT NULL,
+	local TEXT NOT NULL,            -- empty: catch-all
+	position INTEGER NOT NULL,
+	target_local TEXT NOT NULL,
+	target_domain TEXT NOT NULL,
+	PRIMARY KEY (domain, local, position)
+) WITHOUT ROWID;
+CREATE TABLE removed (
+	account INTEGER PRIMARY KEY,
+	shard INTEGER NOT NULL,
+	local TEXT NOT NULL,
+	domain TEXT NOT NULL,
+	time INTEGER NOT NULL
+);
+`
+
+// A database is an SQLite connection with prepared statements. One goroutine at
+// a time may use it.
+type database struct {
+	conn *sqlite.Conn
+}
+
+// openDatabase opens or makes the file, readable by its owner alone, and takes it
+// for this process.
+func openDatabase(path string) (*database, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	db := &database{conn: conn}
+	if err := db.prepare(path); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (db *database) prepare(path string) error {
+	db.conn.SetBusyTimeout(0)
+	for _, pragma := range []string{
+		"PRAGMA locking_mode=EXCLUSIVE", // before the first access, so that WAL needs no shared memory
+		"PRAGMA journal_mode=WAL",
+		"PRAGMA synchronous=NORMAL",
+		"PRAGMA cache_size=-16384",
+	} {
+		if err := sqlitex.ExecuteTransient(db.conn, pragma, nil); err != nil {
+			return fmt.Errorf("%s: %w", pragma, err)
+		}
+	}
+	var found int64
+	err := db.query("PRAGMA user_version", nil, func(s *sqlite.Stmt) error {
+		found = s.ColumnInt64(0)
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case found == format:
+		return nil
+	case found != 0:
+		return fmt.Errorf("format %d, this program knows %d", found, format)
+	}
+	script := fmt.Sprintf("%s PRAGMA user_version = %d;", schema, format)
+	if err := sqlitex.ExecuteScript(db.conn, script, nil); err != nil {
+		return err
+	}
+	if err := db.checkpoint(); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// syncFolder makes the names of files in dir durable.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// exec runs a statement that returns no rows.
+func (db *database) exec(query string, args ...any) error {
+	return db.query(query, args, func(*sqlite.Stmt) error { return nil })
+}
+
+// query runs a statement and calls row for each row. Arguments are string, bool,
+// int64 and []byte.
+func (db *database) query(query string, args []any, row func(*sqlite.Stmt) error) error {
+	stmt, err := db.conn.Prepare(query)
+	if err != nil {
+		return err
+	}
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case string:
+			stmt.BindText(i+1, v)
+		case bool:
+			stmt.BindBool(i+1, v)
+		case int64:
+			stmt.BindInt64(i+1, v)
+		case []byte:
+			stmt.BindBytes(i+1, v)
+		default:
+			return fmt.Errorf("bind %T", arg)
+		}
+	}
+	for {
+		more, err := stmt.Step()
+		if err == nil && more {
+			err = row(stmt)
+		}
+		if err != nil || !more {
+			if resetErr := stmt.Reset(); err == nil {
+				err = resetErr
+			}
+			return err
+		}
+	}
+}
+
+// begin opens a transaction unless one is open.
+func (db *database) begin() error {
+	if !db.conn.AutocommitEnabled() {
+		return nil
+	}
+	return db.exec("BEGIN IMMEDIATE")
+}
+
+// checkpoint moves everything committed into the database file and syncs it. As
+// this connection is the only one, nothing can stay behind in the WAL.
+func (db *database) checkpoint() error {
+	busy := int64(0)
+	err := db.query("PRAGMA wal_checkpoint(TRUNCATE)", nil, func(s *sqlite.Stmt) error {
+		busy = s.ColumnInt64(0)
+		return nil
+	})
+	if err == nil && busy != 0 {
+		err = fmt.Errorf("checkpoint: database is in use")
+	}
+	return err
+}

@@ -1,0 +1,227 @@
+package directory
+
+import (
+	"slices"
+	"strings"
+
+	"zombiezen.com/go/sqlite"
+
+	"github.com/covey-mail/covey"
+)
+
+// accountColumns are what scanAccount reads.
+const accountColumns = "account.id, account.local, account.shard, account.hash, account.verifier, account.quota, account.disabled, account.created"
+
+func scanAccount(q *sqlite.Stmt, domain string) *Credentials {
+	return &Credentials{
+		Account: Account{
+			ID:       covey.AccountID(q.ColumnInt64(0)),
+			Address:  covey.Address{Local: q.ColumnText(1), Domain: domain},
+			Shard:    covey.ShardID(q.ColumnInt64(2)),
+			Quota:    q.ColumnInt64(5),
+			Disabled: q.ColumnBool(6),
+			Created:  unixTime(q.ColumnInt64(7)),
+		},
+		Hash:     q.ColumnText(3),
+		Verifier: q.ColumnText(4),
+	}
+}
+
+// read returns what the database has under addr. mu is held.
+func (s *State) read(addr covey.Address) (row, error) {
+	d, ok := s.domains[addr.Domain]
+	if !ok {
+		return row{}, nil
+	}
+	var r row
+	err := s.db.query("SELECT "+accountColumns+" FROM account WHERE domain = ? AND local = ?", []any{d.id, addr.Local},
+		func(q *sqlite.Stmt) error {
+			r.account = scanAccount(q, addr.Domain)
+			return nil
+		})
+	if err != nil || r.account != nil {
+		return r, err
+	}
+	err = s.db.query("SELECT target_local, target_domain FROM alias WHERE domain = ? AND local = ? ORDER BY position",
+		[]any{d.id, addr.Local}, func(q *sqlite.Stmt) error {
+			r.targets = append(r.targets, covey.Address{Local: q.ColumnText(0), Domain: q.ColumnText(1)})
+			return nil
+		})
+	return r, err
+}
+
+// readID returns the account with an id, nil if there is none. mu is held.
+func (s *State) readID(id covey.AccountID) (*Credentials, error) {
+	var a *Credentials
+	err := s.db.query("SELECT "+accountColumns+", domain.name FROM account JOIN domain ON domain.id = account.domain WHERE account.id = ?",
+		[]any{int64(id)}, func(q *sqlite.Stmt) error {
+			a = scanAccount(q, q.ColumnText(8))
+			return nil
+		})
+	return a, err
+}
+
+// lookup returns what there is under a folded address, from the cache if it is
+// there. What it returns is shared and not to be changed.
+func (s *State) lookup(addr covey.Address) (row, error) {
+	s.viewMu.Lock()
+	_, local := s.domains[addr.Domain]
+	r, ok := s.cache.Load(addr)
+	s.viewMu.Unlock()
+	if ok || !local {
+		return r, nil
+	}
+	s.mu.Lock() // until the cache has it, so that no command comes between
+	defer s.mu.Unlock()
+	if err := s.readable(); err != nil {
+		return row{}, err
+	}
+	r, err := s.read(addr)
+	if err != nil {
+		return row{}, err
+	}
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	s.cache.Store(addr, r)
+	return r, nil
+}
+
+// readable reports whether the database may be read. mu is held.
+func (s *State) readable() error {
+	if s.closed {
+		return covey.Errorf(covey.Unavailable, "directory is closed")
+	}
+	if s.failed != nil {
+		return covey.Errorf(covey.Unavailable, "directory has failed: %w", s.failed)
+	}
+	return nil
+}
+
+// view returns the numbers of the directory.
+func (s *State) view() (m meta, domains int) {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	return s.meta, len(s.domains)
+}
+
+// domain finds a domain by its folded name.
+func (s *State) domain(name string) (domain, bool) {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	d, ok := s.domains[name]
+	return d, ok
+}
+
+// domainNames returns all domains in order.
+func (s *State) domainNames() []string {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	names := make([]string, 0, len(s.domains))
+	for name := range s.domains {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// byID returns an account, nil if there is none.
+func (s *State) byID(id covey.AccountID) (*Credentials, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readable(); err != nil {
+		return nil, err
+	}
+	return s.readID(id)
+}
+
+// first returns the oldest account of a domain, nil if it has none.
+func (s *State) first(domain string) (*Credentials, error) {
+	d, ok := s.domain(domain)
+	if !ok || d.accounts == 0 {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readable(); err != nil {
+		return nil, err
+	}
+	var a *Credentials
+	err := s.db.query("SELECT "+accountColumns+" FROM account INDEXED BY account_domain WHERE domain = ? ORDER BY id LIMIT 1", []any{d.id},
+		func(q *sqlite.Stmt) error {
+			a = scanAccount(q, domain)
+			return nil
+		})
+	return a, err
+}
+
+// accounts returns up to limit accounts of a domain in the order of their local
+// parts, those after the given one that start with prefix.
+func (s *State) accounts(domain, prefix, after string, limit int) ([]Account, error) {
+	d, ok := s.domain(domain)
+	if !ok {
+		return nil, noDomain(domain)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readable(); err != nil {
+		return nil, err
+	}
+	var list []Account
+	err := s.db.query("SELECT "+accountColumns+" FROM account WHERE domain = ? AND local > ? AND local >= ? ORDER BY local LIMIT ?",
+		[]any{d.id, after, prefix, int64(limit)}, func(q *sqlite.Stmt) error {
+			if a := scanAccount(q, domain); strings.HasPrefix(a.Address.Local, prefix) {
+				list = append(list, a.Account)
+			}
+			return nil
+		})
+	return list, err
+}
+
+// aliases returns up to limit aliases of a domain in the order of their local
+// parts, those after the given one. A catch-all is not among them.
+func (s *State) aliases(domain, after string, limit int) ([]Alias, error) {
+	d, ok := s.domain(domain)
+	if !ok {
+		return nil, noDomain(domain)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readable(); err != nil {
+		return nil, err
+	}
+	var list []Alias
+	err := s.db.query(`SELECT alias.local, target_local, target_domain FROM alias JOIN
+		(SELECT DISTINCT local FROM alias WHERE domain = ?1 AND local > ?2 ORDER BY local LIMIT ?3) AS page
+		ON alias.domain = ?1 AND alias.local = page.local ORDER BY alias.local, position`,
+		[]any{d.id, after, int64(limit)}, func(q *sqlite.Stmt) error {
+			addr := covey.Address{Local: q.ColumnText(0), Domain: domain}
+			if n := len(list); n == 0 || list[n-1].Address != addr {
+				list = append(list, Alias{Address: addr})
+			}
+			last := &list[len(list)-1]
+			last.Targets = append(last.Targets, covey.Address{Local: q.ColumnText(1), Domain: q.ColumnText(2)})
+			return nil
+		})
+	return list, err
+}
+
+// drops returns up to limit removed accounts whose shards may still hold mail.
+func (s *State) drops(limit int) ([]Drop, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readable(); err != nil {
+		return nil, err
+	}
+	var list []Drop
+	err := s.db.query("SELECT account, shard, local, domain, time FROM removed ORDER BY account LIMIT ?", []any{int64(limit)},
+		func(q *sqlite.Stmt) error {
+			list = append(list, Drop{
+				Account: covey.AccountID(q.ColumnInt64(0)),
+				Shard:   covey.ShardID(q.ColumnInt64(1)),
+				Address: covey.Address{Local: q.ColumnText(2), Domain: q.ColumnText(3)},
+				Time:    unixTime(q.ColumnInt64(4)),
+			})
+			return nil
+		})
+	return list, err
+}

@@ -1,0 +1,245 @@
+package directory
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/directory/recent"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// commitEvery is how many commands share one transaction. Until it is committed
+// the log makes them durable.
+const commitEvery = 1000
+
+// A Config says where a State is kept.
+type Config struct {
+	Path      string // of the database; its folder exists
+	CacheRows int    // addresses kept in memory, known and unknown ones; 0: 65,536
+}
+
+// A State is the directory as the commands of group 0 have made it, and satisfies
+// replica.StateMachine. Apply and Checkpoint are called by one goroutine at a
+// time; Service reads beside it, and sees every command applied before.
+type State struct {
+	// mu guards db, pending, failed and closed, and is held by whoever changes
+	// what viewMu guards. Lock order: mu, viewMu.
+	mu      sync.Mutex
+	db      *database
+	pending int   // commands applied since the last commit
+	failed  error // why no further command may be applied
+	closed  bool
+
+	// viewMu guards what look-ups read without the database.
+	viewMu  sync.Mutex
+	meta    meta
+	domains map[string]domain
+	cache   *recent.Map[covey.Address, row] // agrees with db; an empty row is an address that does not exist
+}
+
+// meta is the row of the meta table.
+type meta struct {
+	applied     uint64
+	cluster     ClusterID
+	shards      uint32
+	nextAccount covey.AccountID
+	nextDomain  int64
+	accounts    int64
+	unverified  int64
+	quota       int64
+	postmaster  covey.Address
+}
+
+// A domain is a row of the domain table.
+type domain struct {
+	id       int64
+	created  time.Time
+	accounts int64
+	aliases  int64
+}
+
+// A row is what the directory has under one address: an account, an alias, or
+// nothing.
+type row struct {
+	account *Credentials
+	targets []covey.Address // not changed once read
+}
+
+func (r row) empty() bool { return r.account == nil && r.targets == nil }
+
+// OpenState opens the database, or makes an empty one. It fails if another process
+// has it open. The State holds the file until Close.
+func OpenState(cfg Config) (*State, error) {
+	if cfg.CacheRows <= 0 {
+		cfg.CacheRows = 65_536
+	}
+	db, err := openDatabase(cfg.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
+	}
+	s := &State{db: db, domains: make(map[string]domain), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2))}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.conn.Close())
+	}
+	return s, nil
+}
+
+// load reads what is kept in memory.
+func (s *State) load() error {
+	found := false
+	err := s.db.query(`SELECT applied, cluster, shards, next_account, next_domain, accounts, unverified, quota,
+		postmaster_local, postmaster_domain FROM meta`, nil, func(q *sqlite.Stmt) error {
+		found = true
+		s.meta = meta{
+			applied:     uint64(q.ColumnInt64(0)),
+			shards:      uint32(q.ColumnInt64(2)),
+			nextAccount: covey.AccountID(q.ColumnInt64(3)),
+			nextDomain:  q.ColumnInt64(4),
+			accounts:    q.ColumnInt64(5),
+			unverified:  q.ColumnInt64(6),
+			quota:       q.ColumnInt64(7),
+			postmaster:  covey.Address{Local: q.ColumnText(8), Domain: q.ColumnText(9)},
+		}
+		q.ColumnBytes(1, s.meta.cluster[:])
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if !found {
+		return covey.Errorf(covey.Corrupt, "the meta row is missing")
+	}
+	return s.db.query("SELECT name, id, created, accounts, aliases FROM domain", nil, func(q *sqlite.Stmt) error {
+		s.domains[q.ColumnText(0)] = domain{
+			id: q.ColumnInt64(1), created: unixTime(q.ColumnInt64(2)), accounts: q.ColumnInt64(3), aliases: q.ColumnInt64(4),
+		}
+		return nil
+	})
+}
+
+func unixTime(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
+
+// Applied returns the index of the last command applied; after opening, of the
+// last one that a commit kept.
+func (s *State) Applied() uint64 {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	return s.meta.applied
+}
+
+// Apply applies commands with ascending indexes above Applied and returns one
+// result for each: an error, or what the command's comment says. Its effects are
+// visible when it returns, and on disk after Checkpoint. A command that cannot be
+// decoded, and a fault of the disk, are panics with an error; the State then
+// applies nothing more.
+func (s *State) Apply(cmds []seglog.Command) []any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	results := make([]any, len(cmds))
+	for i, c := range cmds {
+		if s.failed == nil {
+			results[i], s.failed = s.applyOne(c)
+		}
+		if s.failed != nil {
+			panic(fmt.Errorf("directory: apply command %d: %w", c.Index, s.failed))
+		}
+	}
+	return results
+}
+
+func (s *State) applyOne(c seglog.Command) (any, error) {
+	if s.closed {
+		return nil, covey.Errorf(covey.Unavailable, "directory is closed")
+	}
+	if applied := s.Applied(); c.Index <= applied {
+		return nil, fmt.Errorf("index is not above %d", applied)
+	}
+	cmd, err := Decode(c.Data)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.db.begin(); err != nil {
+		return nil, err
+	}
+	result, err := s.execute(cmd)
+	if err != nil {
+		return nil, err
+	}
+	s.change(func(m *meta) { m.applied = c.Index })
+	if s.pending++; s.pending >= commitEvery {
+		err = s.commitLocked()
+	}
+	return result, err
+}
+
+// change changes meta for readers. The database follows at the next commit.
+func (s *State) change(f func(*meta)) {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	f(&s.meta)
+}
+
+// commitLocked ends the open transaction, if there is one.
+func (s *State) commitLocked() error {
+	if s.pending == 0 {
+		return nil
+	}
+	m := s.meta
+	err := s.db.exec(`UPDATE meta SET applied = ?, cluster = ?, shards = ?, next_account = ?, next_domain = ?,
+		accounts = ?, unverified = ?, quota = ?, postmaster_local = ?, postmaster_domain = ?`,
+		int64(m.applied), m.cluster[:], int64(m.shards), int64(m.nextAccount), m.nextDomain,
+		m.accounts, m.unverified, m.quota, m.postmaster.Local, m.postmaster.Domain)
+	if err == nil {
+		err = s.db.exec("COMMIT")
+	}
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	s.pending = 0
+	return nil
+}
+
+// Checkpoint puts everything applied on stable storage and returns the index that
+// this covers.
+func (s *State) Checkpoint() (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checkpointLocked()
+}
+
+func (s *State) checkpointLocked() (uint64, error) {
+	if s.closed {
+		return 0, covey.Errorf(covey.Unavailable, "directory is closed")
+	}
+	if s.failed == nil {
+		s.failed = s.commitLocked()
+	}
+	if s.failed == nil {
+		s.failed = s.db.checkpoint()
+	}
+	if s.failed != nil {
+		return 0, fmt.Errorf("checkpoint directory: %w", s.failed)
+	}
+	return s.Applied(), nil
+}
+
+// Close checkpoints, unless a command failed, and releases the file. It may be
+// called twice.
+func (s *State) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	var err error
+	if s.failed == nil {
+		_, err = s.checkpointLocked()
+	}
+	s.closed = true
+	return errors.Join(err, s.db.conn.Close())
+}

@@ -1,0 +1,145 @@
+package seglog
+
+import (
+	"path/filepath"
+	"slices"
+	"sort"
+
+	"github.com/covey-mail/covey"
+)
+
+// A SegmentInfo describes a segment.
+type SegmentInfo struct {
+	Number uint64
+	Size   int64 // bytes up to the end of its records; of a sealed segment, of the file
+	Sealed bool  // takes no more records
+	Needed bool  // holds an entry that a group still keeps, for its own start or for followers
+}
+
+// Applied tells that the group's database has an fsynced checkpoint that covers
+// the entries up to index. They are no longer needed, but for Config.Keep bytes
+// of them; FirstIndex moves accordingly. An index that was told before, or is
+// beyond the last entry, changes nothing beyond.
+func (l *Log) Applied(id covey.ShardID, index uint64) {
+	g := l.Group(id)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	index = min(index, g.last())
+	for ; g.applied < index; g.applied++ {
+		if g.applied >= g.prev.index {
+			g.kept += g.slots[g.applied-g.prev.index].cost()
+		}
+	}
+	drop, kept := g.prev.index, g.kept
+	for drop < g.applied && kept > max(l.cfg.Keep, 0) {
+		kept -= g.slots[drop-g.prev.index].cost()
+		drop++
+	}
+	g.dropLocked(drop)
+}
+
+// Segments describes all segments, oldest first.
+func (l *Log) Segments() []SegmentInfo {
+	l.mu.RLock()
+	infos := make([]SegmentInfo, len(l.segments))
+	for i, s := range l.segments {
+		infos[i] = SegmentInfo{Number: s.number, Size: s.end, Sealed: s.sealed}
+		if s.sealed {
+			infos[i].Size = s.size
+		}
+	}
+	l.mu.RUnlock()
+	for i := range infos {
+		for _, id := range l.Groups() {
+			if from, to := l.Group(id).within(infos[i].Number); from < to {
+				infos[i].Needed = true
+				break
+			}
+		}
+	}
+	return infos
+}
+
+// within returns which of the group's entries lie in a segment: those from
+// (after) from up to to.
+func (g *Group) within(segment uint64) (from, to uint64) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	// The log is written in order, so slots ascend by segment.
+	i := sort.Search(len(g.slots), func(i int) bool { return g.slots[i].segment >= segment })
+	j := sort.Search(len(g.slots), func(i int) bool { return g.slots[i].segment > segment })
+	return g.prev.index + uint64(i), g.prev.index + uint64(j)
+}
+
+// Remove deletes a segment. The newest one, and one with an entry above its
+// group's Applied, is covey.InUse; entries that are only kept for followers go
+// with it. The caller vouches that no body in it is referred to. Reads under way
+// end as if it were there, or with covey.NotFound.
+//
+// When it returns nil, the segment will not come back; after an error it may be
+// there or not.
+func (l *Log) Remove(number uint64) error {
+	l.write.Lock()
+	defer l.write.Unlock()
+	if err := l.Err(); err != nil {
+		return err
+	}
+	s, err := l.segment(number)
+	if err != nil {
+		return err
+	}
+	if s == l.newest {
+		return covey.Errorf(covey.InUse, "remove segment %d: it is the newest", number)
+	}
+	if err := l.release(number); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.segments = slices.DeleteFunc(l.segments, func(t *segment) bool { return t == s })
+	l.mu.Unlock()
+	s.once.Lock()
+	defer s.once.Unlock()
+	if s.file != nil {
+		s.file.Close() // nothing is written to a sealed segment
+	}
+	if err := l.discard(filepath.Join(l.cfg.Dir, segmentName(number))); err != nil {
+		return l.fail(err)
+	}
+	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
+		return l.fail(err)
+	}
+	return nil
+}
+
+// release moves groups' first entries out of a segment, and puts on stable
+// storage where each group's log begins: without that the next start would miss
+// the entries that were in the segment.
+func (l *Log) release(number uint64) error {
+	groups := l.Groups()
+	for _, id := range groups {
+		g := l.Group(id)
+		from, to := g.within(number)
+		g.mu.RLock()
+		applied := g.applied
+		g.mu.RUnlock()
+		if from < to && to > applied {
+			return covey.Errorf(covey.InUse, "remove segment %d: it holds entry %d of group %d, which has applied %d", number, to, id, applied)
+		}
+	}
+	b := &l.marks
+	b.Reset()
+	defer b.Reset()
+	for _, id := range groups {
+		g := l.Group(id)
+		from, to := g.within(number)
+		g.mu.Lock()
+		if from < to {
+			g.dropLocked(to)
+		}
+		if g.prev != g.noted {
+			b.first(id, g.prev)
+		}
+		g.mu.Unlock()
+	}
+	return l.put(b, true)
+}

@@ -27,6 +27,7 @@ type Body struct {
 	Upload covey.DeliveryID
 	Chunks uint32 // Chunk commands 0 … Chunks-1 of Upload
 	Size   int64  // total length in bytes
+	Sum    uint32 // CRC32C of Inline: carried by the encoding, made by Encode
 }
 
 // Chunk brings part N of an upload that a Deliver or Append will refer to. A
@@ -36,6 +37,7 @@ type Chunk struct {
 	Upload covey.DeliveryID
 	N      uint32
 	Time   time.Time
+	Sum    uint32 // CRC32C of Data: carried by the encoding, made by Encode
 	Data   []byte // at most ChunkSize; last field of the encoding
 }
 
@@ -54,7 +56,7 @@ type Abort struct {
 type Deliver struct {
 	ID         covey.DeliveryID
 	Time       time.Time          // the front node's clock; becomes the internal date
-	Hash       [16]byte           // of reverse-path and raw DATA
+	Hash       [16]byte           // of reverse-path and raw DATA; zero: not to be recognised by it
 	Recipients []Recipient        // at least one
 	Confirmed  []covey.DeliveryID // deliveries whose positive reply reached the sender; forgotten
 	Summary    []byte             // of the message without prefixes; opaque here

@@ -1,3 +1,17 @@
+// Package storage keeps the mailboxes of one shard: it applies the shard's
+// commands in the order of the log, and answers questions about what they made.
+//
+// A State orders nothing and replicates nothing; package replica hands it
+// committed commands. What a command does depends on the state and the command
+// alone (see machine), so that replicas agree, and Hash shows that they do. Two
+// implementations share that logic and differ in where the rows are: OpenMemory
+// and Open, which keeps them in an SQLite database. Package storagetest holds
+// both to the same suite.
+//
+// The bytes of messages are not copied here: a State knows where in its node's
+// log they lie, and a Compactor moves those that would keep an old segment of the
+// log alive. The encoding of commands is in encode.go, the database's tables in
+// schema.go, and what survives which failure in DESIGN.md.
 package storage
 
 import (

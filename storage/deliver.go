@@ -1,0 +1,136 @@
+package storage
+
+import (
+	"github.com/covey-mail/covey"
+)
+
+// maxPrefix bounds the header lines of one recipient's copy, in octets.
+const maxPrefix = 1024
+
+// deliver applies a Deliver.
+func (m *machine) deliver(c *Deliver, r *Result) error {
+	if d := m.unconfirmed.byID[c.ID]; d != nil {
+		r.Placed = make([]Placed, len(d.placed))
+		for i, p := range d.placed {
+			p.Repeat = true
+			r.Placed[i] = p
+		}
+		m.dropUpload(c.Body.Upload) // the retry sent it again
+		return nil
+	}
+	extents, err := m.body(&c.Body)
+	if err != nil {
+		return err
+	}
+	if err := m.checkRecipients(c); err != nil {
+		return err
+	}
+	for _, id := range c.Confirmed {
+		m.unconfirmed.confirm(id)
+	}
+	if c.Body.Chunks > 0 {
+		// Whether or not the body is wanted: its chunks have done their duty. The
+		// extents become the body's before anything else can look.
+		defer m.dropUpload(c.Body.Upload)
+	}
+	m.tick(c.Time)
+	r.Placed = make([]Placed, len(c.Recipients))
+	stored := 0
+	for i := range c.Recipients {
+		r.Placed[i] = m.deliverTo(c, i, r.Placed[:i])
+		if !r.Placed[i].Repeat {
+			stored++
+		}
+	}
+	if stored > 0 {
+		m.t.addBody(covey.BodyID(m.entry.Index), newBody{stored, c.Body.Size, extents, c.Summary})
+	}
+	m.unconfirmed.add(&delivery{index: m.entry.Index, id: c.ID, time: m.meta.clock, hash: c.Hash, placed: r.Placed})
+	return nil
+}
+
+func (m *machine) checkRecipients(c *Deliver) error {
+	if len(c.Recipients) == 0 {
+		return covey.Errorf(covey.Invalid, "delivery to nobody")
+	}
+	for i := range c.Recipients {
+		rc := &c.Recipients[i]
+		if rc.Account == 0 || len(rc.Prefix) > maxPrefix {
+			return covey.Errorf(covey.Invalid, "recipient of account %d with a prefix of %d octets", rc.Account, len(rc.Prefix))
+		}
+		if err := m.recipientTarget(rc).room(1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recipientTarget returns the mailbox that a recipient names, or INBOX.
+func (m *machine) recipientTarget(rc *Recipient) target {
+	if to, err := m.target(rc.Account, rc.Mailbox); err == nil {
+		return to
+	}
+	return target{rc.Account, Inbox, m.named(rc.Account, Inbox)}
+}
+
+// deliverTo puts the message into the mailbox of recipient i, unless it lies
+// there: put there for an earlier recipient of the same command, or by an
+// earlier try.
+func (m *machine) deliverTo(c *Deliver, i int, earlier []Placed) Placed {
+	rc := &c.Recipients[i]
+	mb := m.destination(m.recipientTarget(rc))
+	if p, ok := placedIn(earlier, mb.ID); ok {
+		return p
+	}
+	if p, ok := m.unconfirmed.find(c.Hash, mb.ID); ok {
+		return p
+	}
+	uid := m.put(mb, &Message{
+		ModSeq: m.bump(mb),
+		Date:   c.Time,
+		Size:   c.Body.Size + int64(len(rc.Prefix)),
+		Prefix: rc.Prefix,
+		Body:   covey.BodyID(m.entry.Index),
+	})
+	return Placed{Mailbox: mb.ID, UIDValidity: mb.UIDValidity, UID: uid}
+}
+
+// append applies an Append.
+func (m *machine) append(c *Append, r *Result) error {
+	extents, err := m.body(&c.Body)
+	if err != nil {
+		return err
+	}
+	to, err := m.target(c.Account, c.Mailbox)
+	if err != nil {
+		return err
+	}
+	if err := to.room(1); err != nil {
+		return err
+	}
+	if err := m.withinQuota(c.Account, c.Body.Size, c.Quota); err != nil {
+		return err
+	}
+	flags, keywords, err := spell(to.have, c.Flags)
+	if err != nil {
+		return err
+	}
+	if c.Body.Chunks > 0 {
+		defer m.dropUpload(c.Body.Upload)
+	}
+	m.tick(c.Time)
+	mb := m.destination(to)
+	mb.Keywords = keywords
+	msg := Message{
+		ModSeq: m.bump(mb),
+		Flags:  flags,
+		Date:   c.Date,
+		Size:   c.Body.Size,
+		Body:   covey.BodyID(m.entry.Index),
+	}
+	uid := m.put(mb, &msg)
+	m.t.addBody(msg.Body, newBody{1, c.Body.Size, extents, c.Summary})
+	r.Placed = []Placed{{Mailbox: mb.ID, UIDValidity: mb.UIDValidity, UID: uid}}
+	r.Mailbox, r.ModSeq = mb.public(), msg.ModSeq
+	return nil
+}

@@ -1,0 +1,185 @@
+package storage
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/wire"
+)
+
+// commandVersion is the first octet of every encoded command. A new form gets a
+// new number, and is proposed only once every member understands it.
+const commandVersion = 1
+
+// The second octet of an encoded command. The numbers are stored: add at the end.
+const (
+	typeChunk = iota + 1
+	typeAbort
+	typeDeliver
+	typeAppend
+	typeStoreFlags
+	typeExpunge
+	typeCopy
+	typeCreateMailbox
+	typeDeleteMailbox
+	typeRenameMailbox
+	typeSubscribe
+	typeDropAccount
+)
+
+// castagnoli makes the checksums of body bytes, as seglog.Extent has them.
+func checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.Castagnoli)) }
+
+// Encode returns the form in which c travels and is logged: a version octet, a
+// type octet, then the fields in order as internal/wire writes them, times in
+// whole seconds. The bytes of a body come last, so that they lie in the log at
+// the end of the entry. The result is the caller's.
+func Encode(c Command) []byte {
+	b := make([]byte, 0, sizeHint(c))
+	b = append(b, commandVersion)
+	switch c := c.(type) {
+	case Chunk:
+		b = appendDelivery(append(b, typeChunk), c.Upload)
+		b = appendTime(wire.AppendUint(b, uint64(c.N)), c.Time)
+		return appendSummed(b, c.Data)
+	case Abort:
+		return appendDelivery(append(b, typeAbort), c.Upload)
+	case Deliver:
+		return c.encode(append(b, typeDeliver))
+	case Append:
+		return c.encode(append(b, typeAppend))
+	case StoreFlags:
+		return c.encode(append(b, typeStoreFlags))
+	case Expunge:
+		b = appendTarget(append(b, typeExpunge), c.Account, c.Mailbox, c.UIDs)
+		return wire.AppendBool(b, c.OnlyDeleted)
+	case Copy:
+		return c.encode(append(b, typeCopy))
+	case CreateMailbox:
+		return c.encode(append(b, typeCreateMailbox))
+	case DeleteMailbox:
+		b = wire.AppendUint(append(b, typeDeleteMailbox), uint64(c.Account))
+		return wire.AppendBytes(b, c.Name)
+	case RenameMailbox:
+		b = wire.AppendUint(append(b, typeRenameMailbox), uint64(c.Account))
+		b = wire.AppendBytes(wire.AppendBytes(b, c.From), c.To)
+		return appendTime(b, c.Time)
+	case Subscribe:
+		b = wire.AppendUint(append(b, typeSubscribe), uint64(c.Account))
+		return wire.AppendBool(wire.AppendBytes(b, c.Name), c.On)
+	case DropAccount:
+		return wire.AppendUint(append(b, typeDropAccount), uint64(c.Account))
+	}
+	panic(fmt.Sprintf("storage: encode %T", c))
+}
+
+// sizeHint is enough for most commands to be encoded without growing.
+func sizeHint(c Command) int {
+	switch c := c.(type) {
+	case Chunk:
+		return 64 + len(c.Data)
+	case Deliver:
+		n := 160 + len(c.Summary) + len(c.Body.Inline) + 32*len(c.Confirmed)
+		for _, r := range c.Recipients {
+			n += 24 + len(r.Mailbox) + len(r.Prefix)
+		}
+		return n
+	case Append:
+		return 256 + len(c.Summary) + len(c.Body.Inline)
+	}
+	return 128
+}
+
+func (c Deliver) encode(b []byte) []byte {
+	b = appendTime(appendDelivery(b, c.ID), c.Time)
+	b = append(b, c.Hash[:]...)
+	b = wire.AppendUint(b, uint64(len(c.Recipients)))
+	for _, r := range c.Recipients {
+		b = wire.AppendUint(b, uint64(r.Account))
+		b = wire.AppendBytes(b, r.Mailbox)
+		b = wire.AppendBytes(b, r.Prefix)
+	}
+	b = wire.AppendUint(b, uint64(len(c.Confirmed)))
+	for _, id := range c.Confirmed {
+		b = appendDelivery(b, id)
+	}
+	return appendBody(wire.AppendBytes(b, c.Summary), c.Body)
+}
+
+func (c Append) encode(b []byte) []byte {
+	b = wire.AppendUint(b, uint64(c.Account))
+	b = wire.AppendBytes(b, c.Mailbox)
+	b = appendTime(appendTime(b, c.Time), c.Date)
+	b = appendFlags(b, c.Flags)
+	b = wire.AppendInt(b, c.Quota)
+	return appendBody(wire.AppendBytes(b, c.Summary), c.Body)
+}
+
+func (c StoreFlags) encode(b []byte) []byte {
+	b = appendTarget(b, c.Account, c.Mailbox, c.UIDs)
+	b = appendFlags(append(b, byte(c.Op)), c.Flags)
+	b = wire.AppendUint(b, uint64(c.UnchangedSince))
+	return wire.AppendBool(b, c.Conditional)
+}
+
+func (c Copy) encode(b []byte) []byte {
+	b = appendTarget(b, c.Account, c.Mailbox, c.UIDs)
+	b = appendTime(wire.AppendBytes(b, c.To), c.Time)
+	return wire.AppendBool(wire.AppendInt(b, c.Quota), c.Move)
+}
+
+func (c CreateMailbox) encode(b []byte) []byte {
+	b = wire.AppendUint(b, uint64(c.Account))
+	b = append(wire.AppendBytes(b, c.Name), byte(c.Use))
+	b = wire.AppendBool(appendTime(b, c.Time), c.IfMissing)
+	return wire.AppendUint(b, uint64(c.Most))
+}
+
+func appendDelivery(b []byte, id covey.DeliveryID) []byte {
+	b = wire.AppendUint(b, uint64(id.Node))
+	return wire.AppendUint(wire.AppendUint(b, id.Boot), id.Seq)
+}
+
+func appendTime(b []byte, t time.Time) []byte { return wire.AppendInt(b, t.Unix()) }
+
+func appendFlags(b []byte, f covey.Flags) []byte {
+	b = append(b, byte(f.System))
+	return appendStrings(b, f.Keywords)
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = wire.AppendUint(b, uint64(len(list)))
+	for _, s := range list {
+		b = wire.AppendBytes(b, s)
+	}
+	return b
+}
+
+func appendRanges(b []byte, list []UIDRange) []byte {
+	b = wire.AppendUint(b, uint64(len(list)))
+	for _, r := range list {
+		b = wire.AppendUint(wire.AppendUint(b, uint64(r.First)), uint64(r.Last))
+	}
+	return b
+}
+
+func appendTarget(b []byte, a covey.AccountID, m covey.MailboxID, uids []UIDRange) []byte {
+	b = wire.AppendUint(wire.AppendUint(b, uint64(a)), uint64(m))
+	return appendRanges(b, uids)
+}
+
+func appendBody(b []byte, body Body) []byte {
+	b = wire.AppendUint(b, uint64(body.Chunks))
+	if body.Chunks > 0 {
+		b = appendDelivery(b, body.Upload)
+	}
+	return appendSummed(wire.AppendInt(b, body.Size), body.Inline)
+}
+
+func appendSummed(b, p []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, checksum(p))
+	return wire.AppendBytes(b, p)
+}

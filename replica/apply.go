@@ -1,0 +1,193 @@
+package replica
+
+import (
+	"fmt"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// A work is something for the goroutine that owns a group's state machine:
+// committed entries, or a checkpoint.
+type work struct {
+	entries    []*raftpb.Entry
+	responses  []*raftpb.Message // for the core, once they are applied
+	checkpoint func(error)       // told the outcome; entries is empty
+}
+
+// applied tells the loop that entries are applied.
+type applied struct {
+	group     *group
+	responses []*raftpb.Message
+}
+
+func (a applied) handle(l *loop) {
+	for _, m := range a.responses {
+		l.step(a.group, m)
+	}
+}
+
+// handToApply queues committed entries for the state machine. The core bounds
+// how many bytes can be under way. Entries behind a membership change wait until
+// that membership is on disk: a state ahead of it would have the change repeated
+// at the next start.
+func (l *loop) handToApply(g *group, m *raftpb.Message) {
+	w := work{entries: m.GetEntries(), responses: m.GetResponses()}
+	for _, e := range w.entries {
+		if e.GetType() != raftpb.EntryNormal {
+			l.applyChange(g, e)
+			g.holding++
+			l.gather.works = append(l.gather.works, heldWork{g, w})
+			l.h.metrics.applyQueue.Add(float64(len(w.entries)))
+			return
+		}
+	}
+	l.h.metrics.applyQueue.Add(float64(len(w.entries)))
+	if g.holding > 0 {
+		g.holding++
+		l.gather.works = append(l.gather.works, heldWork{g, w})
+		return
+	}
+	g.work.put(w)
+}
+
+// applyAll works off the group's queue until it is closed. It is the goroutine
+// that owns the state machine.
+func (g *group) applyAll() {
+	var items []work
+	for {
+		var open bool
+		items, open = g.work.take(items)
+		for _, w := range items {
+			g.do(w)
+		}
+		if len(items) > 0 {
+			continue
+		}
+		if !open {
+			return
+		}
+		<-g.work.wake
+	}
+}
+
+func (g *group) do(w work) {
+	g.h.metrics.applyQueue.Sub(float64(len(w.entries)))
+	if err := g.fault(); err != nil {
+		if w.checkpoint != nil {
+			w.checkpoint(covey.Errorf(covey.Unavailable, "shard %d has stopped: %w", g.id, err))
+		}
+		return
+	}
+	if w.checkpoint != nil {
+		w.checkpoint(g.checkpoint())
+		return
+	}
+	if err := g.apply(w.entries); err != nil {
+		g.fail(err)
+		return
+	}
+	g.h.events.put(applied{g, w.responses})
+}
+
+// apply applies committed entries and answers those who wait for them. The
+// group's mutex is not held while the state machine works.
+func (g *group) apply(entries []*raftpb.Entry) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = asFault(g.id, fmt.Sprintf("apply entries %d to %d", entries[0].GetIndex(), entries[len(entries)-1].GetIndex()), v)
+		}
+	}()
+	began := time.Now()
+	commands, nonces, err := g.commands(entries)
+	if err != nil {
+		return err
+	}
+	var results []any
+	if len(commands) > 0 {
+		if results = g.sm.Apply(commands); len(results) != len(commands) {
+			return covey.Errorf(covey.Internal, "%d commands gave %d results", len(commands), len(results))
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, nonce := range nonces {
+		if p := g.waiting[nonce]; p != nil && nonce != 0 {
+			g.answerLocked(p, results[i], nil)
+		}
+	}
+	g.appliedLocked(entries[len(entries)-1].GetIndex())
+	g.wakeReadersLocked()
+	g.h.metrics.applySeconds.Observe(time.Since(began).Seconds())
+	return nil
+}
+
+// commands unwraps entries. The nonce is 0 where another node proposed.
+func (g *group) commands(entries []*raftpb.Entry) ([]seglog.Command, []uint64, error) {
+	commands := make([]seglog.Command, 0, len(entries))
+	nonces := make([]uint64, 0, len(entries))
+	bytes := int64(0)
+	for _, e := range entries {
+		if e.GetType() != raftpb.EntryNormal || len(e.GetData()) == 0 {
+			continue
+		}
+		node, nonce, cmd, err := splitFrame(e.GetData())
+		if err != nil {
+			return nil, nil, fmt.Errorf("entry %d: %w", e.GetIndex(), err)
+		}
+		place, err := g.h.cfg.Log.Place(g.id, e.GetIndex())
+		if err != nil {
+			return nil, nil, fmt.Errorf("place of entry %d: %w", e.GetIndex(), err)
+		}
+		place.Offset += frameSize
+		place.Length -= frameSize
+		place.Sum = 0
+		if node != g.h.cfg.Node {
+			nonce = 0
+		}
+		commands = append(commands, seglog.Command{Index: e.GetIndex(), Data: cmd, Place: place})
+		nonces = append(nonces, nonce)
+		bytes += int64(len(e.GetData()))
+	}
+	g.sinceCheckpoint.Add(bytes)
+	return commands, nonces, nil
+}
+
+// checkpoint makes the state durable and tells the log what it need not keep.
+func (g *group) checkpoint() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = asFault(g.id, "checkpoint", v)
+			g.fail(err)
+		}
+		outcome := "done"
+		if err != nil {
+			outcome = "failed"
+		}
+		g.h.metrics.checkpoints.WithLabelValues(outcome).Inc()
+	}()
+	g.sinceCheckpoint.Store(0)
+	index, err := g.sm.Checkpoint()
+	if err != nil {
+		// Due again, at the next turn of this group.
+		g.sinceCheckpoint.Add(1)
+		return fmt.Errorf("checkpoint shard %d: %w", g.id, err)
+	}
+	g.h.cfg.Log.Applied(g.id, index)
+	return nil
+}
+
+func (g *group) closeMachine() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = asFault(g.id, "close", v)
+		}
+	}()
+	if err := g.sm.Close(); err != nil {
+		return fmt.Errorf("close shard %d: %w", g.id, err)
+	}
+	return nil
+}

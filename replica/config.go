@@ -1,0 +1,154 @@
+package replica
+
+import (
+	"log/slog"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// A StateMachine is what a group's commands are applied to. The host calls
+// Apply, Checkpoint and Close from one goroutine at a time.
+type StateMachine interface {
+	// Applied returns the index of the last command that is part of the state,
+	// 0 for none. It is asked once, in Add.
+	Applied() uint64
+
+	// Apply applies commands in order and returns one result for each, as
+	// Propose hands it to the caller. Their indexes ascend and lie above
+	// Applied, not without gaps. Nothing need be durable: the log is. A state
+	// machine that cannot go on must panic; its group is then stopped.
+	Apply(commands []seglog.Command) []any
+
+	// Checkpoint makes the state durable and returns the index up to which it
+	// is. After an error the host tries again later; the state must still be
+	// usable.
+	Checkpoint() (uint64, error)
+
+	// Close releases what the state machine holds. It is the last call.
+	Close() error
+}
+
+// A Message is one Raft message of one group.
+type Message struct {
+	Group   covey.ShardID
+	Message *raftpb.Message // shared with the log's cache: not to be changed
+}
+
+// A Transport carries messages to the other nodes.
+type Transport interface {
+	// Send passes messages on in order or drops some or all of them; it never
+	// blocks. It owns the slice from then on, not what the entries point to.
+	// It is called by one goroutine at a time.
+	Send(to covey.NodeID, messages []Message)
+}
+
+// Config is what a Host is made with. Node and Log must be set; the zero value
+// of everything else means its default.
+type Config struct {
+	Node      covey.NodeID
+	Log       *seglog.Log
+	Transport Transport // nil: no other nodes
+
+	Tick           time.Duration // Raft's clock; 100 ms
+	ElectionTicks  int           // ticks without a leader before an election; 10
+	HeartbeatTicks int           // ticks between a leader's heartbeats; 1
+
+	// What may wait, for each group. A leader refuses more with Unavailable.
+	MaxProposals     int   // proposals not yet answered; 8,192
+	MaxProposalBytes int64 // and their bytes; 64 MiB
+	MaxReads         int   // callers of ReadIndex; 16,384
+	MaxApplyBytes    int64 // committed entries not yet applied; beyond, the group waits; 16 MiB
+
+	// MaxInboundBytes bounds the messages of peers that wait for the loop, over
+	// all groups; more are dropped, as a network may. 64 MiB.
+	MaxInboundBytes int64
+
+	// Checkpoints, one group after the other: a group is due when this long has
+	// passed and it applied something, or when it applied that many bytes.
+	CheckpointEvery time.Duration // 60 s
+	CheckpointBytes int64         // 256 MiB
+
+	Logger  *slog.Logger // nil: nothing is logged
+	Metrics *Metrics     // nil: counted, but for nobody
+}
+
+// MaxCommand is the length in bytes of the longest command. One that is longer
+// could never fit into the window between a leader and its followers.
+const MaxCommand = maxInflightBytes / 2
+
+const (
+	maxUncommittedBytes = 64 << 20
+	maxInflightBytes    = 8 << 20
+	maxInflightMessages = 256
+	maxMessageBytes     = 1 << 20
+)
+
+func (c *Config) fill() error {
+	if c.Node == 0 || raft.IsLocalMsgTarget(uint64(c.Node)) {
+		return covey.Errorf(covey.Invalid, "replica: node id %s cannot be used", c.Node)
+	}
+	if c.Log == nil {
+		return covey.Errorf(covey.Invalid, "replica: no log")
+	}
+	setDefault(&c.Tick, 100*time.Millisecond)
+	setDefault(&c.ElectionTicks, 10)
+	setDefault(&c.HeartbeatTicks, 1)
+	setDefault(&c.MaxProposals, 8192)
+	setDefault(&c.MaxProposalBytes, 64<<20)
+	setDefault(&c.MaxReads, 16384)
+	setDefault(&c.MaxApplyBytes, 16<<20)
+	setDefault(&c.MaxInboundBytes, 64<<20)
+	setDefault(&c.CheckpointEvery, time.Minute)
+	setDefault(&c.CheckpointBytes, 256<<20)
+	if c.Tick < 0 || c.HeartbeatTicks < 0 || c.ElectionTicks <= c.HeartbeatTicks {
+		return covey.Errorf(covey.Invalid, "replica: tick %v, heartbeat %d, election %d: want 0 < heartbeat < election",
+			c.Tick, c.HeartbeatTicks, c.ElectionTicks)
+	}
+	if c.MaxProposals < 0 || c.MaxProposalBytes < 0 || c.MaxReads < 0 || c.MaxApplyBytes < 0 || c.MaxInboundBytes < 0 ||
+		c.CheckpointEvery < 0 || c.CheckpointBytes < 0 {
+		return covey.Errorf(covey.Invalid, "replica: a bound is negative")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// raftConfig is how every group runs. Proposals are not forwarded to the leader
+// by Raft: the sender could then not tell a lost one from one that is done.
+func (c *Config) raftConfig(log raft.Storage, applied uint64, logger raft.Logger) *raft.Config {
+	return &raft.Config{
+		ID:                        uint64(c.Node),
+		ElectionTick:              c.ElectionTicks,
+		HeartbeatTick:             c.HeartbeatTicks,
+		Storage:                   log,
+		Applied:                   applied,
+		AsyncStorageWrites:        true,
+		MaxSizePerMsg:             maxMessageBytes,
+		MaxCommittedSizePerReady:  uint64(c.MaxApplyBytes),
+		MaxUncommittedEntriesSize: maxUncommittedBytes,
+		MaxInflightMsgs:           maxInflightMessages,
+		MaxInflightBytes:          maxInflightBytes,
+		CheckQuorum:               true,
+		PreVote:                   true,
+		ReadOnlyOption:            raft.ReadOnlySafe,
+		Logger:                    logger,
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+	}
+}

@@ -1,0 +1,99 @@
+package replica
+
+import (
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/covey-mail/covey"
+)
+
+// inbound is what a peer sent.
+type inbound struct {
+	messages []Message
+	bytes    int64
+}
+
+// Step takes in messages that the node from sent to this one, and owns them from
+// then on. It never blocks: messages that make no sense, that are not from that
+// node, or that are too many, are dropped. from must be authenticated.
+func (h *Host) Step(from covey.NodeID, messages []Message) {
+	kept := make([]Message, 0, len(messages))
+	size := int64(0)
+	for _, m := range messages {
+		if h.groups[m.Group] == nil || !h.acceptable(from, m.Message) {
+			h.metrics.inboundDropped.Inc()
+			continue
+		}
+		kept = append(kept, m)
+		size += messageBytes(m.Message)
+	}
+	if len(kept) == 0 {
+		return
+	}
+	if h.inbound.Add(size) > h.cfg.MaxInboundBytes {
+		h.inbound.Add(-size)
+		h.metrics.inboundDropped.Add(float64(len(kept)))
+		return
+	}
+	h.events.put(inbound{kept, size})
+}
+
+func (i inbound) handle(l *loop) {
+	l.h.inbound.Add(-i.bytes)
+	for _, m := range i.messages {
+		l.step(l.h.groups[m.Group], m.Message)
+	}
+}
+
+// messageBytes is about what a message takes in memory.
+func messageBytes(m *raftpb.Message) int64 {
+	n := int64(128 + len(m.GetContext()))
+	for _, e := range m.GetEntries() {
+		n += int64(64 + len(e.GetData()))
+	}
+	return n
+}
+
+// acceptable reports whether a message may be shown to the Raft core, which
+// panics over some that no sound peer sends.
+func (h *Host) acceptable(from covey.NodeID, m *raftpb.Message) bool {
+	if m == nil || m.GetFrom() != uint64(from) || m.GetTo() != uint64(h.cfg.Node) || from == h.cfg.Node || from == 0 {
+		return false
+	}
+	if m.GetSnapshot().GetMetadata().GetIndex() != 0 || len(m.GetResponses()) != 0 {
+		return false
+	}
+	switch m.GetType() {
+	case raftpb.MsgApp:
+		return entriesConnect(m)
+	case raftpb.MsgHeartbeatResp:
+		return len(m.GetEntries()) == 0 && (len(m.GetContext()) == 0 || len(m.GetContext()) == 8)
+	case raftpb.MsgReadIndex, raftpb.MsgReadIndexResp:
+		return len(m.GetEntries()) == 1 && m.GetEntries()[0] != nil
+	case raftpb.MsgAppResp, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgVoteResp,
+		raftpb.MsgPreVote, raftpb.MsgPreVoteResp, raftpb.MsgTimeoutNow:
+		return m.GetTerm() != 0 && len(m.GetEntries()) == 0
+	}
+	// Proposals are not forwarded, snapshots not taken in, and the rest is
+	// between a core and its own host.
+	return false
+}
+
+// entriesConnect reports whether the entries of an append follow one another and
+// the entry they are said to follow.
+func entriesConnect(m *raftpb.Message) bool {
+	if m.GetTerm() == 0 {
+		return false
+	}
+	index, term := m.GetIndex(), m.GetLogTerm()
+	for _, e := range m.GetEntries() {
+		index++
+		if e == nil || e.GetIndex() != index || e.GetTerm() < term || e.GetTerm() > m.GetTerm() {
+			return false
+		}
+		if _, known := raftpb.EntryType_name[int32(e.GetType())]; !known {
+			return false
+		}
+		term = e.GetTerm()
+	}
+	return true
+}

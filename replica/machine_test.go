@@ -1,0 +1,110 @@
+package replica
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"sync"
+
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// A recorder is a state machine that remembers what it applied. What survives a
+// crash is its last checkpoint.
+type recorder struct {
+	mu       sync.Mutex
+	chain    chain
+	durable  chain
+	panicOn  string        // a command it cannot stand
+	gate     chan struct{} // not nil: Apply waits for a token, or for its closing
+	closed   int
+	checks   int
+	checkErr error
+	read     func(e seglog.Extent, p []byte) error // not nil: every place is verified
+	fault    error
+}
+
+// A chain is the commands applied and a running hash of them, so that replicas
+// that diverge never agree again.
+type chain struct {
+	Index    uint64
+	Commands []string
+	Indexes  []uint64
+	Hash     [32]byte
+}
+
+func (c *chain) add(index uint64, command string) {
+	c.Index = index
+	c.Commands = append(c.Commands[:len(c.Commands):len(c.Commands)], command)
+	c.Indexes = append(c.Indexes[:len(c.Indexes):len(c.Indexes)], index)
+	b := binary.LittleEndian.AppendUint64(c.Hash[:], index)
+	c.Hash = sha256.Sum256(append(b, command...))
+}
+
+func (r *recorder) Applied() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.chain.Index
+}
+
+func (r *recorder) Apply(commands []seglog.Command) []any {
+	if r.gate != nil {
+		<-r.gate
+	}
+	results := make([]any, 0, len(commands))
+	for _, c := range commands {
+		results = append(results, r.applyOne(c))
+	}
+	return results
+}
+
+func (r *recorder) applyOne(c seglog.Command) any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.panicOn != "" && string(c.Data) == r.panicOn {
+		panic("poison")
+	}
+	if c.Index <= r.chain.Index {
+		r.fault = fmt.Errorf("entry %d applied after %d", c.Index, r.chain.Index)
+	}
+	if r.read != nil {
+		p := make([]byte, c.Place.Length)
+		if err := r.read(c.Place, p); err != nil || string(p) != string(c.Data) {
+			r.fault = fmt.Errorf("entry %d: at %+v lies %.40q (%v), want %.40q", c.Index, c.Place, p, err, c.Data)
+		}
+	}
+	r.chain.add(c.Index, string(c.Data))
+	return "did " + string(c.Data[:min(len(c.Data), 40)])
+}
+
+func (r *recorder) Checkpoint() (uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.checks++
+	if r.checkErr != nil {
+		return 0, r.checkErr
+	}
+	r.durable = r.chain
+	return r.chain.Index, nil
+}
+
+func (r *recorder) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed++
+	return nil
+}
+
+// now returns what was applied so far.
+func (r *recorder) now() chain {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.chain
+}
+
+// restarted returns the state machine as it is found after a crash.
+func (r *recorder) restarted() *recorder {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return &recorder{chain: r.durable, durable: r.durable}
+}

@@ -1,0 +1,197 @@
+// Package process runs the real binary for tests: it builds it once, starts
+// nodes with a data folder and ports of their own on loopback, and runs
+// subcommands against them.
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startTimeout bounds how long a node may take to say that it is ready; CI
+// machines are slow and shared.
+const startTimeout = 60 * time.Second
+
+// Build compiles cmd/covey into dir and returns the binary's path.
+func Build(dir string) (string, error) {
+	bin := filepath.Join(dir, "covey")
+	cmd := exec.Command("go", "build", "-o", bin, "github.com/covey-mail/covey/cmd/covey")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build covey: %w\n%s", err, out)
+	}
+	return bin, nil
+}
+
+// A Node is a running `covey serve`.
+type Node struct {
+	Data string
+
+	bin   string
+	cmd   *exec.Cmd
+	addrs map[string][]string
+	done  chan struct{} // closed when the process has been waited for
+	err   error         // of Wait; read after done
+
+	mu  sync.Mutex // guards log
+	log bytes.Buffer
+}
+
+// Services are the listeners that a test node has, each on a free port.
+var services = []string{"smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "metrics"}
+
+// Start starts a node on the data folder and waits until it is ready. env are
+// further COVEY_… settings as NAME=value. The node is killed when the test ends.
+func Start(t testing.TB, bin, data string, env ...string) *Node {
+	t.Helper()
+	n, err := Launch(bin, data, env...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.Kill()
+		if t.Failed() {
+			t.Logf("log of the node:\n%s", n.Log())
+		}
+	})
+	return n
+}
+
+// Launch is Start for callers without a test. The node must be killed or stopped.
+func Launch(bin, data string, env ...string) (*Node, error) {
+	n := &Node{Data: data, bin: bin, addrs: make(map[string][]string), done: make(chan struct{})}
+	n.cmd = exec.Command(bin, "serve", "--data", data)
+	n.cmd.Env = os.Environ()
+	for _, s := range services {
+		addr := "127.0.0.1:0"
+		if s == "lmtp" {
+			addr += ",unix:" + filepath.Join(data, "lmtp.sock")
+		}
+		n.cmd.Env = append(n.cmd.Env, "COVEY_LISTEN_"+strings.ToUpper(s)+"="+addr)
+	}
+	n.cmd.Env = append(n.cmd.Env, "COVEY_NODE_HOSTNAME=mail.example.org")
+	n.cmd.Env = append(n.cmd.Env, env...)
+	n.cmd.Stderr = logWriter{n}
+	out, err := n.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := n.cmd.Start(); err != nil {
+		return nil, err
+	}
+	ready := make(chan bool, 1)
+	go n.watch(out, ready)
+	select {
+	case ok := <-ready:
+		if ok {
+			return n, nil
+		}
+		<-n.done
+		return nil, fmt.Errorf("covey serve ended before it was ready: %v\n%s", n.err, n.Log())
+	case <-time.After(startTimeout):
+		n.Kill()
+		return nil, fmt.Errorf("covey serve was not ready after %v\n%s", startTimeout, n.Log())
+	}
+}
+
+// watch reads standard output to its end and then waits for the process.
+func (n *Node) watch(out io.Reader, ready chan<- bool) {
+	defer close(n.done)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		f := strings.Fields(lines.Text())
+		switch {
+		case len(f) == 3 && f[0] == "listening":
+			n.addrs[f[1]] = append(n.addrs[f[1]], f[2])
+		case len(f) == 1 && f[0] == "ready":
+			ready <- true
+		}
+	}
+	n.err = n.cmd.Wait()
+	select {
+	case ready <- false:
+	default:
+	}
+}
+
+type logWriter struct{ n *Node }
+
+// Write implements io.Writer.
+func (w logWriter) Write(p []byte) (int, error) {
+	w.n.mu.Lock()
+	defer w.n.mu.Unlock()
+	return w.n.log.Write(p)
+}
+
+// Log returns what the node has logged.
+func (n *Node) Log() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.log.String()
+}
+
+// Addr returns the first TCP address of a service.
+func (n *Node) Addr(service string) string {
+	if a := n.addrs[service]; len(a) > 0 {
+		return a[0]
+	}
+	return ""
+}
+
+// PID returns the process id.
+func (n *Node) PID() int { return n.cmd.Process.Pid }
+
+// Exited is closed when the process has ended.
+func (n *Node) Exited() <-chan struct{} { return n.done }
+
+// Kill ends the process at once, as a crash of the program would, and waits.
+func (n *Node) Kill() {
+	_ = n.cmd.Process.Kill()
+	<-n.done
+}
+
+// Stop ends the process with SIGTERM and returns its error.
+func (n *Node) Stop() error {
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	<-n.done
+	return n.err
+}
+
+// Covey runs a subcommand against the node, with stdin as its standard input, and
+// returns its standard output.
+func (n *Node) Covey(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, n.bin, append(args, "--data", n.Data)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("covey %s: %w: %s", strings.Join(args, " "), err, errs.String())
+	}
+	return out.String(), nil
+}
+
+// AddUsers makes a domain and accounts in it; each has its name as password.
+func (n *Node) AddUsers(ctx context.Context, domain string, names ...string) error {
+	if _, err := n.Covey(ctx, "", "domain", "add", domain); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := n.Covey(ctx, name+"\n", "user", "add", name+"@"+domain); err != nil {
+			return err
+		}
+	}
+	return nil
+}

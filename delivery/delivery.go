@@ -1,0 +1,112 @@
+// Package delivery takes a message from a front end to the mailboxes of its
+// recipients: who they are, one command per shard that holds any of them, and
+// each recipient's own outcome.
+//
+// An outcome without error means: committed by a quorum of the recipient's shard
+// and applied. What the sender is told of it is the front end's affair; what the
+// sender surely heard is reported back by Confirm, so that a message sent again
+// after a lost reply is recognised and one sent twice on purpose is not.
+// DESIGN.md says why.
+package delivery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/mailbox"
+)
+
+// MaxReceived is how many Received fields a message may carry (RFC 5321 section
+// 6.3); beyond, it is taken to go round in a loop.
+const MaxReceived = 100
+
+// Directory resolves recipients; *directory.Service is one.
+type Directory interface {
+	// Resolve returns the accounts that an address leads to, at least one.
+	Resolve(ctx context.Context, to covey.Address) ([]directory.Account, error)
+}
+
+// Config is what a Service needs.
+type Config struct {
+	Directory Directory        // required
+	Mailboxes *mailbox.Service // required
+	Shards    mailbox.Shards   // required
+	Room      func() error     // covey.DiskFull while nothing can be stored; nil: there is always room
+	Now       func() time.Time // nil: time.Now
+	Logger    *slog.Logger     // nil: discard
+}
+
+// A Service is safe for concurrent use.
+type Service struct {
+	cfg       Config
+	confirmed confirmed
+}
+
+// New returns a Service. It does no I/O.
+func New(cfg Config) *Service {
+	if cfg.Room == nil {
+		cfg.Room = func() error { return nil }
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{cfg: cfg, confirmed: newConfirmed()}
+}
+
+// A Recipient is one accepted recipient of a transaction.
+type Recipient struct {
+	Address covey.Address       // as the peer gave it
+	Targets []directory.Account // where it leads, at least one
+}
+
+// Recipient decides whether a recipient can be taken. NotFound: no such user;
+// Denied: not a domain of ours; OverQuota: a mailbox it leads to is full;
+// Unavailable: cannot be told, or its shard cannot be reached, now.
+func (s *Service) Recipient(ctx context.Context, to covey.Address) (Recipient, error) {
+	targets, err := s.cfg.Directory.Resolve(ctx, to)
+	if err != nil {
+		return Recipient{}, err
+	}
+	for _, t := range targets {
+		if err := s.hasRoom(t); err != nil {
+			return Recipient{}, err
+		}
+	}
+	return Recipient{Address: to, Targets: targets}, nil
+}
+
+// hasRoom checks the account's quota against what it holds. A message once
+// taken is never refused for quota, so this is where it is refused.
+func (s *Service) hasRoom(t directory.Account) error {
+	if t.Quota == 0 {
+		return nil
+	}
+	r, err := s.cfg.Shards.Local(t.Shard)
+	if err != nil {
+		return err
+	}
+	used, err := r.Account(t.ID)
+	if err != nil {
+		return err
+	}
+	if used.Bytes >= t.Quota {
+		return covey.Errorf(covey.OverQuota, "account %s holds %d of %d bytes", t.Address, used.Bytes, t.Quota)
+	}
+	return nil
+}
+
+// Room returns covey.DiskFull while no message can be stored, so that a sender
+// is told before it sends the bytes.
+func (s *Service) Room() error { return s.cfg.Room() }
+
+// temporary reports whether the same delivery may succeed later.
+func temporary(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || covey.KindOf(err).Temporary()
+}

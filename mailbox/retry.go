@@ -1,0 +1,32 @@
+package mailbox
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage"
+)
+
+// How long a command whose outcome is unknown is asked for again.
+const (
+	tryTimeout   = 2 * time.Second
+	totalTimeout = 60 * time.Second
+)
+
+// Insist proposes a command that is recognised when it comes twice (Deliver,
+// Chunk) until its outcome is definite, for at most 60 seconds, each try for at
+// most two. covey.Unknown after that; covey.Unavailable ends it at once.
+func (s *Service) Insist(ctx context.Context, id covey.ShardID, cmd storage.Command) (*storage.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, totalTimeout)
+	defer cancel()
+	for {
+		try, end := context.WithTimeout(ctx, tryTimeout)
+		res, err := s.cfg.Shards.Propose(try, id, cmd)
+		end()
+		if err == nil || !errors.Is(err, covey.Unknown) || ctx.Err() != nil {
+			return res, err
+		}
+	}
+}

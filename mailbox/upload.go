@@ -1,0 +1,150 @@
+package mailbox
+
+import (
+	"context"
+	"crypto/sha256"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/message"
+	"github.com/covey-mail/covey/storage"
+)
+
+// abortTimeout bounds how long the end of a broken upload may take.
+const abortTimeout = 5 * time.Second
+
+// An Upload takes in one message for one or more shards: it reads it once, makes
+// the summary on the way, and sends what does not fit one command ahead in
+// chunks. It is for one goroutine.
+//
+//	up := s.NewUpload(shards, header)
+//	defer up.Close()
+//	err := up.ReadFrom(ctx, data)
+//	… propose a command with up.Body() and up.Summary() to each shard …
+//	up.Keep()
+type Upload struct {
+	s       *Service
+	shards  []covey.ShardID
+	id      covey.DeliveryID
+	buf     []byte // the part of the message not sent yet, starting with the header put in front
+	read    int    // how much of buf the parser has taken
+	body    storage.Body
+	summary *message.Summary
+	sum     hash.Hash
+	ctx     context.Context // of the ReadFrom under way
+	src     io.Reader
+	keep    bool
+}
+
+// NewUpload begins the upload of a message that starts with header, which may be
+// nil and is not kept.
+func (s *Service) NewUpload(shards []covey.ShardID, header []byte) *Upload {
+	u := &Upload{s: s, shards: shards, id: s.cfg.Uploads.Next(), sum: sha256.New()}
+	u.buf = append(make([]byte, 0, 16<<10), header...)
+	return u
+}
+
+// ID returns the delivery id that the upload's commands carry.
+func (u *Upload) ID() covey.DeliveryID { return u.id }
+
+// ReadFrom reads r to its end. An error of r is returned as it is; one of a
+// shard that could not take a chunk says so by its Kind.
+func (u *Upload) ReadFrom(ctx context.Context, r io.Reader) error {
+	u.ctx, u.src = ctx, r
+	summary, err := message.Parse(parserSide{u})
+	if err != nil {
+		return err
+	}
+	u.summary = summary
+	u.body.Size += int64(len(u.buf))
+	if u.body.Chunks == 0 {
+		u.body.Inline = u.buf
+		return nil
+	}
+	u.body.Upload = u.id
+	return u.send()
+}
+
+// parserSide is the message as the parser reads it; reading drives the upload.
+type parserSide struct{ u *Upload }
+
+// Read implements io.Reader.
+func (p parserSide) Read(b []byte) (int, error) {
+	u := p.u
+	if u.read == len(u.buf) {
+		if err := u.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(b, u.buf[u.read:])
+	u.read += n
+	return n, nil
+}
+
+// fill reads more of the message into buf, first sending buf away if it is full.
+func (u *Upload) fill() error {
+	if len(u.buf) >= storage.ChunkSize {
+		u.body.Size += int64(len(u.buf))
+		if err := u.send(); err != nil {
+			return err
+		}
+	}
+	if len(u.buf) == cap(u.buf) {
+		u.buf = append(make([]byte, 0, min(2*cap(u.buf), storage.ChunkSize)), u.buf...)
+	}
+	n, err := u.src.Read(u.buf[len(u.buf):cap(u.buf)])
+	u.sum.Write(u.buf[len(u.buf) : len(u.buf)+n])
+	u.buf = u.buf[:len(u.buf)+n]
+	if n > 0 {
+		return nil // an error beside data comes again
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// send proposes buf as the next chunk to every shard.
+func (u *Upload) send() error {
+	for _, id := range u.shards {
+		_, err := u.s.Insist(u.ctx, id, storage.Chunk{
+			Upload: u.id, N: u.body.Chunks, Time: u.s.cfg.Now(), Data: u.buf,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	u.body.Chunks++
+	u.buf, u.read = u.buf[:0], 0
+	return nil
+}
+
+// Summary returns the summary of the message, after ReadFrom.
+func (u *Upload) Summary() *message.Summary { return u.summary }
+
+// Body returns the body for the command that refers to it, after ReadFrom. It
+// aliases the upload's memory.
+func (u *Upload) Body() storage.Body { return u.body }
+
+// Sum returns the SHA-256 of what was read, without the header put in front.
+func (u *Upload) Sum() [sha256.Size]byte { return [sha256.Size]byte(u.sum.Sum(nil)) }
+
+// Keep says that a command now refers to the chunks.
+func (u *Upload) Keep() { u.keep = true }
+
+// Close drops the chunks unless Keep was called; if that does not succeed they
+// expire by themselves.
+func (u *Upload) Close() {
+	if u.keep || u.body.Chunks == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
+	defer cancel()
+	for _, id := range u.shards {
+		if _, err := u.s.cfg.Shards.Propose(ctx, id, storage.Abort{Upload: u.id}); err != nil {
+			u.s.cfg.Logger.Debug("chunks left to expire", "upload", u.id.String(), "shard", id, "err", err)
+		}
+	}
+}

@@ -126,7 +126,16 @@ func Acceptable(password string) error {
 func newHash(password string) string {
 	salt := make([]byte, newSalt)
 	rand.Read(salt) // never fails: crypto/rand ends the program instead
-	key := argon2.IDKey([]byte(password), salt, newPasses, newMemory, newLanes, newKey)
+	return formatNew(salt, argon2.IDKey([]byte(password), salt, newPasses, newMemory, newLanes, newKey))
+}
+
+// Nobody returns a hash with the costs of new hashes that no password is known to
+// match. Verifying against it takes as long as against a real one.
+func Nobody() string {
+	return formatNew(make([]byte, newSalt), make([]byte, newKey))
+}
+
+func formatNew(salt, key []byte) string {
 	b64 := base64.RawStdEncoding
 	return fmt.Sprintf("{ARGON2ID}$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version,
 		newMemory, newPasses, newLanes, b64.EncodeToString(salt), b64.EncodeToString(key))

@@ -40,8 +40,8 @@ func control(f *os.File, name string, call func(fd int) error) error {
 			}
 		}
 	})
-	if err != nil {
-		return err
+	if err != nil { // the file is closed; the error is one that nobody can test for
+		return &os.PathError{Op: name, Path: f.Name(), Err: os.ErrClosed}
 	}
 	if inner != nil {
 		return &os.PathError{Op: name, Path: f.Name(), Err: inner}

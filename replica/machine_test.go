@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/covey-mail/covey/storage/seglog"
@@ -35,8 +36,8 @@ type chain struct {
 
 func (c *chain) add(index uint64, command string) {
 	c.Index = index
-	c.Commands = append(c.Commands[:len(c.Commands):len(c.Commands)], command)
-	c.Indexes = append(c.Indexes[:len(c.Indexes):len(c.Indexes)], index)
+	c.Commands = append(c.Commands, command)
+	c.Indexes = append(c.Indexes, index)
 	b := binary.LittleEndian.AppendUint64(c.Hash[:], index)
 	c.Hash = sha256.Sum256(append(b, command...))
 }
@@ -74,8 +75,11 @@ func (r *recorder) applyOne(c seglog.Command) any {
 		}
 	}
 	r.chain.add(c.Index, string(c.Data))
-	return "did " + string(c.Data[:min(len(c.Data), 40)])
+	return result(string(c.Data))
 }
+
+// result is what applying a command returns.
+func result(command string) any { return sha256.Sum256([]byte(command)) }
 
 func (r *recorder) Checkpoint() (uint64, error) {
 	r.mu.Lock()
@@ -106,5 +110,7 @@ func (r *recorder) now() chain {
 func (r *recorder) restarted() *recorder {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &recorder{chain: r.durable, durable: r.durable}
+	c := r.durable
+	c.Commands, c.Indexes = slices.Clip(c.Commands), slices.Clip(c.Indexes)
+	return &recorder{chain: c, durable: c}
 }

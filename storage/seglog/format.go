@@ -397,6 +397,13 @@ type item struct {
 	length uint32 // of the payload
 }
 
+// itemOf is the note of the entry record r at offset.
+func itemOf(r *record, offset int64) item {
+	return item{
+		group: r.group, entry: r.entry, index: r.index, term: r.term, offset: uint32(offset), length: r.length,
+	}
+}
+
 func (it *item) put(p []byte) {
 	le := binary.LittleEndian
 	le.PutUint32(p, uint32(it.group))

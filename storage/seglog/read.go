@@ -242,15 +242,21 @@ func (l *Log) readAt(s *segment, p []byte, offset int64) error {
 	if offset+int64(len(p)) > end {
 		return covey.Errorf(covey.Corrupt, "read segment %d at %d: %d bytes reach beyond the end %d", s.number, offset, len(p), end)
 	}
-	f, err := l.open(s)
-	if err == nil {
-		err = readFull(f, p, offset)
+	const tries = 100 // the file may be closed, to open another, between open and read
+	for i := 1; ; i++ {
+		f, err := l.open(s)
+		if err == nil {
+			err = readFull(f, p, offset)
+		}
+		if err == nil {
+			return nil
+		}
+		closed := errors.Is(err, fs.ErrClosed)
+		if _, gone := l.segment(s.number); gone != nil && (closed || errors.Is(err, fs.ErrNotExist)) {
+			return gone
+		}
+		if !closed || i == tries {
+			return fmt.Errorf("read segment %d at %d: %w", s.number, offset, err)
+		}
 	}
-	if err == nil {
-		return nil
-	}
-	if _, gone := l.segment(s.number); gone != nil && (errors.Is(err, fs.ErrClosed) || errors.Is(err, fs.ErrNotExist)) {
-		return gone
-	}
-	return fmt.Errorf("read segment %d at %d: %w", s.number, offset, err)
 }

@@ -1,7 +1,6 @@
 package seglog
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -135,7 +134,7 @@ func (r *recovery) readNewest() error {
 		case err != nil:
 			cause = err
 		case rec.kind == kindFooter && sealedAt(sc, off):
-			return r.sealed(s, off)
+			return r.sealed(sc, off)
 		case rec.kind == kindFooter || rec.kind == kindTrailer:
 			sc.off, cause = off, errNoRecord("footer is not complete")
 		default:
@@ -155,10 +154,11 @@ func sealedAt(sc *scanner, off int64) bool {
 }
 
 // sealed takes a newest segment that was sealed before the next was begun.
-func (r *recovery) sealed(s *segment, end int64) error {
+func (r *recovery) sealed(sc *scanner, end int64) error {
+	s := r.log.newest
 	s.sealed, s.end = true, end
 	r.log.items = nil
-	return nil
+	return sc.file.Sync() // its footer may be in the page cache only
 }
 
 // note remembers what a record of the newest segment says.
@@ -167,10 +167,7 @@ func (r *recovery) note(rec *record, payload []byte, off int64) error {
 	var err error
 	switch rec.kind {
 	case kindEntry:
-		r.log.items = append(r.log.items, item{
-			group: rec.group, entry: rec.entry, index: rec.index, term: rec.term,
-			offset: uint32(off), length: rec.length,
-		})
+		r.log.items = append(r.log.items, itemOf(rec, off))
 	case kindHardState:
 		e.vote, err = parseVote(payload)
 	case kindConfState:
@@ -180,6 +177,11 @@ func (r *recovery) note(rec *record, payload []byte, off int64) error {
 		r.first[rec.group] = rec.index
 	case kindFirst:
 		r.first[rec.group] = max(r.first[rec.group], rec.index)
+	case kindBatch:
+		if rec.term == 0 {
+			r.log.newest.marked = off + recordHeader
+		}
+		return nil
 	default:
 		return nil
 	}
@@ -226,6 +228,7 @@ func (r *recovery) cut(sc *scanner, cause error) error {
 	}
 	s.end = off
 	l.active, l.synced = s, off
+	l.files.keep(s)
 	return nil
 }
 
@@ -354,9 +357,8 @@ func (r *recovery) apply(e *event) error {
 	}
 	switch e.kind {
 	case kindEntry:
-		if err := g.restore(l.newest.number, &item{
-			group: e.group, entry: e.entry, index: e.index, term: e.term, offset: uint32(e.offset), length: e.length,
-		}); err != nil {
+		it := itemOf(&e.record, e.offset)
+		if err := g.restore(l.newest.number, &it); err != nil {
 			return fmt.Errorf("segment %d at %d: %w", l.newest.number, e.offset, err)
 		}
 	case kindFirst:
@@ -373,103 +375,4 @@ func (r *recovery) apply(e *event) error {
 		g.applyLocked(&e.change, l.newest.number, uint32(e.offset))
 	}
 	return nil
-}
-
-// readItems returns the entry records of a sealed segment, from its footer, or,
-// if that is damaged, from the records themselves.
-func (l *Log) readItems(s *segment, next *header) ([]item, error) {
-	f, err := l.open(s)
-	if err != nil {
-		return nil, err
-	}
-	end, items, err := readFooter(f, s)
-	if err == nil {
-		return items, nil
-	}
-	if isDiskError(err) {
-		return nil, err
-	}
-	l.cfg.Logger.Warn("footer is damaged, reading the whole segment", "segment", s.number, "reason", err)
-	if end == 0 && next != nil && next.number == s.number+1 {
-		end = next.prevEnd
-	}
-	return scanItems(f, s, end)
-}
-
-// readFooter reads a sealed segment's footer. The end of the records is 0 if
-// even the trailer is damaged.
-func readFooter(f durable.File, s *segment) (end int64, items []item, err error) {
-	sc, err := newScanner(f, s.salt, s.size-recordHeader)
-	if err != nil {
-		return 0, nil, err
-	}
-	if sc.off < s.start || sc.off%align != 0 {
-		return 0, nil, errShort
-	}
-	t, err := sc.head()
-	if err != nil {
-		return 0, nil, err
-	}
-	if t.kind != kindTrailer || int64(t.index) < s.start || int64(t.index) > sc.off-recordHeader {
-		return 0, nil, errFields
-	}
-	end = int64(t.index)
-	sc.off = end
-	r, err := sc.head()
-	if err != nil {
-		return end, nil, err
-	}
-	if r.kind != kindFooter || end+r.size() != s.size-recordHeader {
-		return end, nil, errFields
-	}
-	p, err := sc.window(end+recordHeader, int(r.length))
-	if err != nil {
-		return end, nil, err
-	}
-	items, err = parseFooter(r, p, s.start, end)
-	return end, items, err
-}
-
-// scanItems reads the headers of all records of a segment whose records end at
-// end; 0 if only the footer can tell.
-func scanItems(f durable.File, s *segment, end int64) ([]item, error) {
-	sc, err := newScanner(f, s.salt, s.start)
-	if err != nil {
-		return nil, err
-	}
-	var items []item
-	for end == 0 || sc.off < end {
-		r, err := sc.head()
-		switch {
-		case isDiskError(err):
-			return nil, err
-		case err == nil && r.kind == kindFooter && end == 0:
-			return items, nil
-		case err != nil || r.kind >= kindFooter:
-			return nil, covey.Errorf(covey.Corrupt, "damage at offset %d: %w, and the footer is damaged as well. "+
-				"Entries are lost: do not delete the file, replace this node (with one replica: restore from a backup)",
-				sc.off, errors.Join(err, errNoRecord("no record")))
-		case r.kind == kindEntry:
-			items = append(items, item{
-				group: r.group, entry: r.entry, index: r.index, term: r.term, offset: uint32(sc.off), length: r.length,
-			})
-		}
-		sc.off += r.size()
-	}
-	return items, nil
-}
-
-// states returns what the header of a new segment says of each group.
-func (l *Log) states() []groupState {
-	var list []groupState
-	for _, id := range l.Groups() {
-		g := l.Group(id)
-		g.mu.RLock()
-		st := groupState{group: id, prev: g.prev, last: g.last(), hard: g.hard, conf: g.conf, confIndex: g.confIndex}
-		g.mu.RUnlock()
-		if st.last > 0 || st.hard != (hardState{}) || st.conf != nil {
-			list = append(list, st)
-		}
-	}
-	return list
 }

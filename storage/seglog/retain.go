@@ -97,11 +97,7 @@ func (l *Log) Remove(number uint64) error {
 	l.mu.Lock()
 	l.segments = slices.DeleteFunc(l.segments, func(t *segment) bool { return t == s })
 	l.mu.Unlock()
-	s.once.Lock()
-	defer s.once.Unlock()
-	if s.file != nil {
-		s.file.Close() // nothing is written to a sealed segment
-	}
+	l.files.drop(s)
 	if err := l.discard(filepath.Join(l.cfg.Dir, segmentName(number))); err != nil {
 		return l.fail(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"slices"
 
 	"github.com/covey-mail/covey/internal/durable"
 )
@@ -72,8 +73,8 @@ func (s *scanner) head() (record, error) {
 }
 
 // next is head, checks the payload as well, and moves behind the record. The
-// payload of a small record is returned, valid until the next call; nil
-// otherwise.
+// payload of a small record other than an entry or a body copy is returned, nil
+// otherwise. With errBody the record is returned as well, and nothing moved.
 func (s *scanner) next() (record, []byte, error) {
 	r, err := s.head()
 	if err != nil {
@@ -86,14 +87,21 @@ func (s *scanner) next() (record, []byte, error) {
 		if err != nil {
 			return record{}, nil, err
 		}
-		if int64(len(p)) == int64(r.length) {
+		if int64(len(p)) == int64(r.length) && r.kind != kindEntry && r.kind != kindBodyCopy {
 			payload = p
 		}
 		sum = crc32.Update(sum, castagnoli, p)
 		at, left = at+int64(len(p)), left-int64(len(p))
 	}
-	if sum != r.sum {
-		return record{}, nil, errBody
+	if payload != nil {
+		payload = slices.Clone(payload) // what follows may move the window
+	}
+	filler, err := s.window(s.off+recordHeader+int64(r.length), int(r.size()-recordHeader-int64(r.length)))
+	if err != nil {
+		return record{}, nil, err
+	}
+	if sum != r.sum || !allZero(filler) {
+		return r, nil, errBody
 	}
 	s.off += r.size()
 	return r, payload, nil

@@ -65,7 +65,7 @@ func setDefault(v *int64, def int64) {
 // A Log is an open log. Its methods may be called by any number of goroutines at
 // once; those that write take turns.
 //
-// Locks are taken in the order write, mu, Group.mu.
+// Locks are taken in the order write, mu, Group.mu, files.mu.
 type Log struct {
 	cfg Config
 
@@ -77,6 +77,7 @@ type Log struct {
 	turn   uint64     // ascends with each check of a batch, see Group.plan
 	marks  Batch      // of Remove
 	cache  cache
+	files  files
 
 	mu       sync.RWMutex // guards what follows
 	groups   map[covey.ShardID]*Group
@@ -185,12 +186,13 @@ func (l *Log) Close() error {
 }
 
 func (l *Log) closeFiles() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	l.files.mu.Lock()
+	defer l.files.mu.Unlock()
+	l.files.closed = true
 	for _, s := range l.segments {
-		if s.file != nil {
-			s.file.Close() // nothing unsynced is in it that was promised
-		}
+		l.files.closeLocked(s)
 	}
 }
 

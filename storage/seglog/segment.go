@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,9 +28,18 @@ type segment struct {
 
 	marked int64 // a batch without content that ends here says that all was synced
 
-	once sync.Mutex // guards file
-	file durable.File
+	file durable.File // nil: not open; guarded by files.mu
 }
+
+// files bounds how many segments are open at a time. The zero value is ready.
+type files struct {
+	mu     sync.Mutex // guards what follows, and segment.file
+	opened []*segment // sealed ones, in the order of their opening
+	closed bool
+}
+
+// maxOpen is how many sealed segments are kept open.
+const maxOpen = 128
 
 func segmentName(number uint64) string { return fmt.Sprintf("%016x%s", number, segmentSuffix) }
 
@@ -42,18 +52,59 @@ func parseSegmentName(name string) (uint64, bool) {
 	return n, err == nil && n > 0 && segmentName(n) == name
 }
 
-// open returns the segment's file.
+// open returns the segment's file. It may be closed, to make room for another,
+// while the caller reads from it: fs.ErrClosed then, and the caller asks again.
 func (l *Log) open(s *segment) (durable.File, error) {
-	s.once.Lock()
-	defer s.once.Unlock()
-	if s.file == nil {
-		f, err := l.cfg.FS.Open(filepath.Join(l.cfg.Dir, segmentName(s.number)), os.O_RDWR, 0)
-		if err != nil {
-			return nil, fmt.Errorf("open segment %d: %w", s.number, err)
-		}
-		s.file = f
+	l.files.mu.Lock()
+	defer l.files.mu.Unlock()
+	if s.file != nil {
+		return s.file, nil
 	}
-	return s.file, nil
+	if l.files.closed {
+		return nil, covey.Errorf(covey.Unavailable, "log is closed")
+	}
+	f, err := l.cfg.FS.Open(filepath.Join(l.cfg.Dir, segmentName(s.number)), os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open segment %d: %w", s.number, err)
+	}
+	s.file = f
+	l.files.opened = append(l.files.opened, s)
+	if len(l.files.opened) > maxOpen {
+		old := l.files.opened[0]
+		l.files.opened = append(l.files.opened[:0], l.files.opened[1:]...)
+		l.files.closeLocked(old)
+	}
+	return f, nil
+}
+
+// keep takes a segment's file out of the bound: it is the one being written, and
+// must not be closed. s.file is open.
+func (fs *files) keep(s *segment) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.opened = slices.DeleteFunc(fs.opened, func(t *segment) bool { return t == s })
+}
+
+// add puts a segment that was written under the bound.
+func (fs *files) add(s *segment) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.opened = append(fs.opened, s)
+}
+
+// drop closes a segment's file.
+func (fs *files) drop(s *segment) {
+	fs.keep(s)
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.closeLocked(s)
+}
+
+func (fs *files) closeLocked(s *segment) {
+	if s.file != nil {
+		s.file.Close() // all that was promised of it is synced
+		s.file = nil
+	}
 }
 
 // readHeader reads and checks the header of a segment file.

@@ -96,10 +96,7 @@ func (l *Log) append(b *Batch) error {
 	}
 	for i := range b.changes {
 		if c := &b.changes[i]; c.kind == kindEntry {
-			l.items = append(l.items, item{
-				group: c.group, entry: c.entry, index: c.index, term: c.term,
-				offset: uint32(s.end + c.at), length: c.length,
-			})
+			l.items = append(l.items, itemOf(&c.record, s.end+c.at))
 		}
 	}
 	l.mu.Lock()
@@ -200,6 +197,7 @@ func (l *Log) seal() error {
 	l.mu.Lock()
 	s.sealed, s.size = true, size
 	l.mu.Unlock()
+	l.files.add(s)
 	l.active, l.synced, l.items = nil, 0, l.items[:0]
 	return nil
 }
@@ -279,4 +277,19 @@ func (l *Log) discard(name string) error {
 		return err
 	}
 	return nil
+}
+
+// states returns what the header of a new segment says of each group.
+func (l *Log) states() []groupState {
+	var list []groupState
+	for _, id := range l.Groups() {
+		g := l.Group(id)
+		g.mu.RLock()
+		st := groupState{group: id, prev: g.prev, last: g.last(), hard: g.hard, conf: g.conf, confIndex: g.confIndex}
+		g.mu.RUnlock()
+		if st.last > 0 || st.hard != (hardState{}) || st.conf != nil {
+			list = append(list, st)
+		}
+	}
+	return list
 }

@@ -67,15 +67,14 @@ var (
 	replyBigHeader    = newReply(552, 5, 3, 4, "Message header too big")
 
 	// With these the session ends.
-	replySync      = newReply(554, 5, 5, 0, "SMTP protocol synchronization: wait for the reply")
-	replyNotSMTP   = newReply(554, 5, 5, 0, "This is not that protocol")
-	replyStranger  = newReply(554, 5, 7, 1, "LMTP is not for you")
-	replyErrors    = newReply(421, 4, 7, 0, "Too many errors")
-	replyIdling    = newReply(421, 4, 7, 0, "Too many commands without a message")
-	replyTimeout   = newReply(421, 4, 4, 2, "Timeout")
-	replyShutdown  = newReply(421, 4, 3, 2, "Shutting down")
-	replyFault     = newReply(421, 4, 3, 0, "Internal error")
-	replyHugeChunk = replyTooBig
+	replySync     = newReply(554, 5, 5, 0, "SMTP protocol synchronization: wait for the reply")
+	replyNotSMTP  = newReply(554, 5, 5, 0, "This is not that protocol")
+	replyStranger = newReply(554, 5, 7, 1, "LMTP is not for you")
+	replyErrors   = newReply(421, 4, 7, 0, "Too many errors")
+	replyIdling   = newReply(421, 4, 7, 0, "Too many commands without a message")
+	replyTimeout  = newReply(421, 4, 4, 2, "Timeout")
+	replyShutdown = newReply(421, 4, 3, 2, "Shutting down")
+	replyFault    = newReply(421, 4, 3, 0, "Internal error")
 )
 
 // replyTo maps an error of a service to what the peer is told: by its Kind, never

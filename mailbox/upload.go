@@ -64,6 +64,9 @@ func (u *Upload) ReadFrom(ctx context.Context, r io.Reader) error {
 		return nil
 	}
 	u.body.Upload = u.id
+	if len(u.buf) == 0 {
+		return nil // it ended with a chunk
+	}
 	return u.send()
 }
 

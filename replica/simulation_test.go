@@ -1,0 +1,306 @@
+package replica
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/simnet"
+)
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "run the simulation with this seed alone")
+	simSeeds = flag.Uint64("sim.seeds", 25, "run the simulation with this many seeds")
+)
+
+// TestSimulation has clients propose to and read from three nodes while nodes
+// lose power, stop and come back, and the network loses, delays, reorders and
+// duplicates messages and is cut in pieces; and then checks what everybody was
+// told. A failure names its seed; replay it with -sim.seed. (Goroutines race even
+// then, so that it may take several tries.)
+func TestSimulation(t *testing.T) {
+	first, last := uint64(1), *simSeeds
+	if *simSeed != 0 {
+		first, last = *simSeed, *simSeed
+	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+		})
+	}
+}
+
+const (
+	simGroups  = 2
+	simClients = 3 // for each group
+	simTime    = 40 * time.Second
+)
+
+// A simulation is a cluster, what its clients were told, and the chance that
+// troubles both.
+type simulation struct {
+	*cluster
+	rand *rand.Rand // of the trouble alone
+
+	mu      sync.Mutex // guards the following
+	answers [simGroups]answers
+	reads   int
+	past    [simGroups][]chain // states that were durable when a node went down
+}
+
+// answers is what clients of one group were told about their commands.
+type answers struct {
+	done    []string // in the order of the answers
+	not     []string // definitely not done
+	unknown []string
+}
+
+func simulate(t *testing.T, seed uint64) {
+	s := &simulation{cluster: newCluster(t, seed, 3, 3, simGroups), rand: rand.New(rand.NewPCG(seed, 0x7472))}
+	s.weather()
+	ctx, cancel := context.WithTimeout(t.Context(), simTime)
+	var clients sync.WaitGroup
+	for group := range covey.ShardID(simGroups) {
+		for n := range simClients {
+			r := rand.New(rand.NewPCG(seed, uint64(group)<<8|uint64(n)))
+			clients.Go(func() { s.propose(ctx, group, n, r) })
+		}
+		r := rand.New(rand.NewPCG(seed, uint64(group)<<8|0xff))
+		clients.Go(func() { s.read(ctx, group, r) })
+	}
+	for ctx.Err() == nil {
+		s.trouble()
+		pause(ctx, s.between(200*time.Millisecond, 3*time.Second))
+	}
+	clients.Wait()
+	cancel()
+	s.calm()
+	for group := range covey.ShardID(simGroups) {
+		s.verify(group)
+	}
+	s.end()
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	<-ctx.Done()
+}
+
+func (s *simulation) between(from, to time.Duration) time.Duration {
+	return from + time.Duration(s.rand.Int64N(int64(to-from)))
+}
+
+// weather draws how badly the network behaves from now on.
+func (s *simulation) weather() {
+	s.net.SetWeather(simnet.Weather{
+		Loss:      max(0, s.rand.Float64()*0.3-0.1),
+		Duplicate: max(0, s.rand.Float64()*0.3-0.1),
+		MinDelay:  s.between(0, 5*time.Millisecond),
+		MaxDelay:  s.between(5*time.Millisecond, 150*time.Millisecond),
+	})
+}
+
+// trouble does one bad thing, or undoes one.
+func (s *simulation) trouble() {
+	p := s.nodes[s.rand.IntN(len(s.nodes))]
+	other := s.node(s.others(p.id)[s.rand.IntN(2)])
+	switch kind := s.rand.IntN(12); {
+	case kind < 3 && p.up.Load() == nil:
+		p.start()
+	case kind == 0:
+		s.down(p, p.shutDown)
+	case kind == 1:
+		// The power goes in the middle of what the disk does.
+		p.disk.StopAfter(s.rand.IntN(20))
+		pause(s.t.Context(), s.between(0, time.Second))
+		s.down(p, func() { p.crash(2 + s.rand.Uint64()) })
+	case kind == 2:
+		s.down(p, func() { p.crash(s.rand.Uint64N(2)) })
+	case kind == 3 && s.rand.IntN(3) == 0:
+		for _, p := range s.nodes {
+			if p.up.Load() != nil {
+				s.down(p, func() { p.crash(s.rand.Uint64()) })
+			}
+		}
+	case kind == 4:
+		s.net.Split([]covey.NodeID{p.id}, s.others(p.id))
+	case kind == 5:
+		s.net.Cut(p.id, other.id)
+	case kind == 6:
+		s.weather()
+	case kind == 7 && p.up.Load() != nil:
+		// Unavailable at two nodes of three, and no harm if it is lost.
+		_ = p.host.TransferLeader(s.t.Context(), covey.ShardID(s.rand.IntN(simGroups)), other.id)
+	case kind == 8:
+		for _, p := range s.nodes {
+			if p.up.Load() == nil {
+				p.start()
+			}
+		}
+	default:
+		s.net.Heal()
+	}
+}
+
+// down takes a node down and notes what its disk kept.
+func (s *simulation) down(p *peer, how func()) {
+	if p.up.Load() == nil {
+		return
+	}
+	how()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, m := range p.machines {
+		s.past[i] = append(s.past[i], m.now())
+	}
+}
+
+// propose is a client that proposes commands, each once.
+func (s *simulation) propose(ctx context.Context, group covey.ShardID, client int, r *rand.Rand) {
+	for n := 0; ctx.Err() == nil; n++ {
+		p := s.nodes[r.IntN(len(s.nodes))]
+		for _, q := range s.nodes {
+			if r.IntN(10) > 0 && q.leads(group) {
+				p = q
+			}
+		}
+		up := p.up.Load()
+		if up == nil {
+			pause(ctx, 50*time.Millisecond)
+			continue
+		}
+		command := fmt.Sprintf("%d-%d-%d %s", group, client, n, strings.Repeat("x", r.IntN(4000)))
+		err := propose(s.t, up.host, group, time.Duration(r.IntN(3000))*time.Millisecond, command)
+		s.note(group, command, err)
+		pause(ctx, time.Duration(r.IntN(100))*time.Millisecond)
+	}
+}
+
+func (s *simulation) note(group covey.ShardID, command string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := &s.answers[group]
+	switch {
+	case err == nil:
+		a.done = append(a.done, command)
+	case covey.KindOf(err) == covey.Unavailable:
+		a.not = append(a.not, command)
+	case covey.KindOf(err) == covey.Unknown:
+		a.unknown = append(a.unknown, command)
+	default:
+		s.t.Errorf("Propose: %v", err)
+	}
+}
+
+// read is a client that wants to see all that was answered before it asked.
+func (s *simulation) read(ctx context.Context, group covey.ShardID, r *rand.Rand) {
+	for ctx.Err() == nil {
+		pause(ctx, time.Duration(r.IntN(1000))*time.Millisecond)
+		p := s.nodes[r.IntN(len(s.nodes))]
+		up := p.up.Load()
+		if up == nil {
+			continue
+		}
+		s.mu.Lock()
+		before := s.answers[group].done
+		s.mu.Unlock()
+		if err := up.host.ReadIndex(ctx, group); err != nil {
+			continue
+		}
+		seen := asSet(up.machines[group].now().Commands)
+		for _, c := range before {
+			if !seen[c] {
+				s.t.Errorf("group %d: a read at node %d misses %.20q, which was answered before", group, p.id, c)
+			}
+		}
+		s.mu.Lock()
+		s.reads++
+		s.mu.Unlock()
+	}
+}
+
+func asSet(commands []string) map[string]bool {
+	set := make(map[string]bool, len(commands))
+	for _, c := range commands {
+		set[c] = true
+	}
+	return set
+}
+
+// calm ends all trouble, and waits until the groups work again.
+func (s *simulation) calm() {
+	s.t.Helper()
+	s.net.Heal()
+	s.net.SetWeather(simnet.Weather{MinDelay: time.Millisecond, MaxDelay: 2 * time.Millisecond})
+	for _, p := range s.nodes {
+		p.disk.Heal()
+		if p.up.Load() != nil && len(p.ended) > 0 { // its power went by itself
+			s.down(p, func() { p.crash(s.rand.Uint64()) })
+		}
+		if p.up.Load() == nil {
+			p.start()
+		}
+	}
+	for group := range covey.ShardID(simGroups) {
+		command := fmt.Sprintf("last of group %d", group)
+		s.waitFor(command, func() bool {
+			p := s.leader(group, s.all()...)
+			err := p.propose(group, time.Second, command)
+			s.note(group, command, err)
+			return err == nil
+		})
+	}
+}
+
+// verify compares what the clients of a group were told with what is there.
+func (s *simulation) verify(group covey.ShardID) {
+	t := s.t
+	t.Helper()
+	final := s.agree(group)
+	if !slices.IsSorted(final.Indexes) || len(slices.Compact(slices.Clone(final.Indexes))) != len(final.Indexes) {
+		t.Errorf("group %d: indexes do not ascend", group)
+	}
+	a := s.answers[group]
+	count := map[string]int{}
+	for _, c := range final.Commands {
+		count[c]++
+	}
+	for _, c := range a.done {
+		if count[c] == 0 {
+			t.Errorf("group %d: %.20q was answered and is lost", group, c)
+		}
+	}
+	for _, c := range a.not {
+		if count[c] > 0 && !strings.HasPrefix(c, "last") {
+			t.Errorf("group %d: %.20q was refused as definitely not done, and is there", group, c)
+		}
+	}
+	known := asSet(slices.Concat(a.done, a.not, a.unknown))
+	for c, n := range count {
+		if n != 1 && !strings.HasPrefix(c, "last") {
+			t.Errorf("group %d: %.20q was applied %d times", group, c, n)
+		}
+		if !known[c] {
+			t.Errorf("group %d: %.20q was never proposed", group, c)
+		}
+	}
+	for _, c := range s.past[group] {
+		if len(c.Commands) > len(final.Commands) || !slices.Equal(c.Commands, final.Commands[:len(c.Commands)]) {
+			t.Errorf("group %d: a state of %d commands that was durable is not part of the final one", group, len(c.Commands))
+		}
+	}
+	t.Logf("group %d: %d done, %d not, %d unknown, %d applied; %d reads in all; %+v",
+		group, len(a.done), len(a.not), len(a.unknown), len(final.Commands), s.reads, s.net.Counts())
+	if len(a.done) < 10 {
+		t.Errorf("group %d: only %d commands were done: the trouble is too much to test anything", group, len(a.done))
+	}
+}

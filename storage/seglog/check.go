@@ -113,11 +113,14 @@ func (c *checker) records(sc *scanner) error {
 	}
 }
 
-// pass skips a record with a damaged payload, if the next one is good: its place
-// in the footer still counts.
+// pass skips a record with a damaged payload, if that is no torn tail and the
+// next record is good: its place in the footer still counts.
 func (c *checker) pass(sc *scanner, r record) bool {
 	off := sc.off
 	if r.kind == kindFooter {
+		return false
+	}
+	if promised, _, err := sc.promised(off); c.newest && (err != nil || promised <= off) {
 		return false
 	}
 	sc.off += r.size()

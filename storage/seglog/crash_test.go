@@ -192,7 +192,9 @@ func (r *rig) copyBodies() error {
 	for e := range r.bodies {
 		from = append(from, e)
 	}
-	slices.SortFunc(from, func(a, b Extent) int { return int(a.Segment<<20+uint64(a.Offset)) - int(b.Segment<<20+uint64(b.Offset)) })
+	slices.SortFunc(from, func(a, b Extent) int {
+		return int(a.Segment<<20+uint64(a.Offset)) - int(b.Segment<<20+uint64(b.Offset))
+	})
 	from = from[:min(len(from), 6)]
 	to, err := r.log.CopyBodies(from)
 	if err != nil {

@@ -72,15 +72,15 @@ func steps(b *Batch) []change {
 // match tells how a log differs from the model, nil if it does not. The log may
 // have fewer of the entries that were applied.
 func (m model) match(l *Log) error {
-	ids := slices.Sorted(maps.Keys(m))
-	for _, id := range ids {
-		if err := m[id].match(l.Group(id)); err != nil {
-			return fmt.Errorf("group %d: %w", id, err)
+	ids := append(slices.Collect(maps.Keys(m)), l.Groups()...)
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		g := m[id]
+		if g == nil {
+			g = &modelGroup{} // nothing may be there
 		}
-	}
-	for _, id := range l.Groups() {
-		if last, _ := l.Group(id).LastIndex(); m[id] == nil && last > 0 {
-			return fmt.Errorf("group %d: invented, with %d entries", id, last)
+		if err := g.match(l.Group(id)); err != nil {
+			return fmt.Errorf("group %d: %w", id, err)
 		}
 	}
 	return nil

@@ -280,9 +280,7 @@ func (r *recovery) load(s *segment, h, next *header) error {
 		if g == nil {
 			return covey.Errorf(covey.Corrupt, "entry of group %d, which later segments do not know", it.group)
 		}
-		if err := g.restore(s.number, it); err != nil {
-			return err
-		}
+		g.restore(s.number, it)
 	}
 	return nil
 }
@@ -309,46 +307,47 @@ func (r *recovery) align(h *header) {
 	}
 }
 
-// restore adds an entry found in a segment.
-func (g *Group) restore(segment uint64, it *item) error {
+// restore adds an entry found in a segment. One that does not continue what is
+// there is passed over: a later one has cut it off, with those before it, whose
+// segment may have been removed. If not, replay finds entries missing in the end.
+func (g *Group) restore(segment uint64, it *item) {
 	g.cutLocked(it.index)
-	if it.index <= g.prev.index {
-		return nil
+	if it.index > g.prev.index && it.index == g.last()+1 {
+		g.slots = append(g.slots, slot{term: it.term, segment: segment, offset: it.offset, length: it.length, entry: it.entry})
 	}
-	if it.index != g.last()+1 {
-		return covey.Errorf(covey.Corrupt, "entries %d to %d of group %d are missing", g.last()+1, it.index-1, g.id)
-	}
-	g.slots = append(g.slots, slot{term: it.term, segment: segment, offset: it.offset, length: it.length, entry: it.entry})
-	return nil
 }
 
 // replay applies the newest segment: its header, then its records.
 func (r *recovery) replay() error {
 	l := r.log
 	r.align(r.h)
+	last := make(map[covey.ShardID]uint64) // of each group, by what was written
 	for i := range r.h.groups {
 		hg := &r.h.groups[i]
 		g := l.groups[hg.group]
-		if hg.last > g.last() {
-			return covey.Errorf(covey.Corrupt, "entries %d to %d of group %d are missing", g.last()+1, hg.last, g.id)
-		}
 		g.hard, g.conf, g.confIndex = hg.hard, hg.conf, hg.confIndex
 		if g.prev.index == hg.prev.index {
 			g.prev.term = hg.prev.term
 		}
+		last[hg.group] = hg.last
 	}
 	for i := range r.events {
-		if err := r.apply(&r.events[i]); err != nil {
-			return err
+		e := &r.events[i]
+		r.apply(e)
+		if e.kind == kindEntry || e.kind == kindSnapshot {
+			last[e.group] = e.index
 		}
 	}
-	for _, g := range l.groups {
+	for id, g := range l.groups {
+		if last[id] > g.last() {
+			return covey.Errorf(covey.Corrupt, "entries %d to %d of group %d are missing: a segment is gone. Replace this node", g.last()+1, last[id], id)
+		}
 		g.applied, g.noted = g.prev.index, g.prev
 	}
 	return nil
 }
 
-func (r *recovery) apply(e *event) error {
+func (r *recovery) apply(e *event) {
 	l := r.log
 	g := l.groups[e.group]
 	if g == nil {
@@ -358,9 +357,7 @@ func (r *recovery) apply(e *event) error {
 	switch e.kind {
 	case kindEntry:
 		it := itemOf(&e.record, e.offset)
-		if err := g.restore(l.newest.number, &it); err != nil {
-			return fmt.Errorf("segment %d at %d: %w", l.newest.number, e.offset, err)
-		}
+		g.restore(l.newest.number, &it)
 	case kindFirst:
 		if e.index == g.prev.index {
 			g.prev.term = e.term
@@ -374,5 +371,4 @@ func (r *recovery) apply(e *event) error {
 	default:
 		g.applyLocked(&e.change, l.newest.number, uint32(e.offset))
 	}
-	return nil
 }

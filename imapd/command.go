@@ -1,0 +1,474 @@
+package imapd
+
+import (
+	"bytes"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/emersion/go-imap/v2"
+)
+
+// Limits of what one command may name.
+const (
+	maxTag     = 128
+	maxItems   = 100      // of a FETCH, STATUS or LIST
+	maxFields  = 256      // of a HEADER.FIELDS
+	maxForward = 48 << 10 // go-imap loses its place beyond 50 KiB
+)
+
+// A command is a frame taken apart.
+type command struct {
+	tag  string // empty: it had none that can be answered
+	name string // upper case, with the second word after UID
+	args []byte // what follows, with the space before it; valid until the next frame
+}
+
+// parseCommand takes the tag and the name off a frame's text.
+func parseCommand(text []byte) (command, *imap.Error) {
+	tag, rest, _ := bytes.Cut(text, []byte(" "))
+	if len(tag) == 0 || len(tag) > maxTag || bytes.ContainsFunc(tag, func(r rune) bool { return r > 0x7f || !isTag(byte(r)) }) {
+		return command{}, bad("Missing or malformed tag")
+	}
+	cmd := command{tag: string(tag)}
+	cmd.name, rest = word(rest)
+	if cmd.name == "UID" {
+		var sub string
+		sub, rest = word(bytes.TrimPrefix(rest, []byte(" ")))
+		cmd.name += " " + sub
+	}
+	if cmd.name == "" {
+		return cmd, bad("Missing command")
+	}
+	cmd.args = rest
+	return cmd, nil
+}
+
+// word takes a command word, of letters only, off the front of b.
+func word(b []byte) (string, []byte) {
+	i := 0
+	for i < len(b) && i < 16 && (b[i]|0x20 >= 'a' && b[i]|0x20 <= 'z') {
+		i++
+	}
+	return strings.ToUpper(string(b[:i])), b[i:]
+}
+
+// A rewriter reads a command's arguments and writes them as go-imap is to see
+// them: one line, every string quoted, nothing that it does not parse as meant.
+type rewriter struct {
+	cursor
+	out    []byte
+	search *search // of a SEARCH, which go-imap does not get to see
+}
+
+// rewrite returns the line for go-imap, without its end. A message that follows
+// is announced by the caller.
+func rewrite(cmd command) (*rewriter, *imap.Error) {
+	r := &rewriter{cursor: cursor{s: cmd.args}}
+	r.out = append(append(append(r.out, cmd.tag...), ' '), cmd.name...)
+	if !r.arguments(cmd.name) {
+		return nil, bad("Unknown command")
+	}
+	if cmd.name != "APPEND" {
+		r.end()
+	}
+	if r.err == nil && len(r.out) > maxForward {
+		r.fail(bad("Command too long"))
+	}
+	return r, r.err
+}
+
+// arguments reports whether name is a command that go-imap is to do.
+func (r *rewriter) arguments(name string) bool {
+	switch name {
+	case "NOOP", "CHECK", "LOGOUT", "CLOSE", "UNSELECT", "EXPUNGE", "NAMESPACE", "IDLE":
+	case "SELECT", "EXAMINE", "DELETE", "SUBSCRIBE", "UNSUBSCRIBE":
+		r.mailboxArg()
+	case "CREATE":
+		r.create()
+	case "RENAME":
+		r.mailboxArg()
+		r.space()
+		r.putName(r.newMailbox())
+	case "LIST":
+		r.list()
+	case "LSUB":
+		r.space()
+		r.putName(r.pattern())
+		r.space()
+		r.putName(r.pattern())
+	case "STATUS":
+		r.mailboxArg()
+		r.space()
+		r.statusItems()
+	case "APPEND":
+		r.append()
+	case "FETCH", "UID FETCH":
+		r.fetch()
+	case "STORE", "UID STORE":
+		r.store()
+	case "COPY", "UID COPY", "MOVE", "UID MOVE":
+		r.setArg()
+		r.mailboxArg()
+	case "UID EXPUNGE":
+		r.setArg()
+	case "SEARCH", "UID SEARCH":
+		r.searchArg()
+	default:
+		return false
+	}
+	return true
+}
+
+func (r *rewriter) put(s string) { r.out = append(r.out, s...) }
+
+func (r *rewriter) space() {
+	r.sp()
+	r.put(" ")
+}
+
+// putName writes a name as go-imap reads it: UTF-8 with & escaped.
+func (r *rewriter) putName(name string) {
+	r.out = appendQuoted(r.out, strings.ReplaceAll(name, "&", "&-"))
+}
+
+func (r *rewriter) mailboxArg() {
+	r.space()
+	r.putName(r.mailbox())
+}
+
+func (r *rewriter) setArg() {
+	r.space()
+	r.out = r.set().append(r.out)
+}
+
+// items rewrites a parenthesised list.
+func (r *rewriter) items(most int, item func()) {
+	r.put("(")
+	n := 0
+	r.cursor.list(most, func() {
+		if n++; n > 1 {
+			r.put(" ")
+		}
+		item()
+	})
+	r.put(")")
+}
+
+// keyword reads an atom and writes it in upper case, if it is one of those
+// allowed.
+func (r *rewriter) keyword(allowed ...string) string {
+	s := strings.ToUpper(r.atom())
+	for _, a := range allowed {
+		if s == a {
+			r.put(s)
+			return s
+		}
+	}
+	if r.err == nil {
+		r.fail(bad("Unknown item"))
+	}
+	return ""
+}
+
+// create is RFC 3501 section 6.3.3 with RFC 6154 section 3.
+func (r *rewriter) create() {
+	r.space()
+	r.putName(r.newMailbox())
+	if r.peek() != ' ' {
+		return
+	}
+	r.space()
+	r.expect('(')
+	r.put("(")
+	r.keyword("USE")
+	r.space()
+	r.items(8, func() {
+		r.expect('\\')
+		r.put("\\" + r.atom())
+	})
+	r.expect(')')
+	r.put(")")
+}
+
+// list is RFC 5258 section 6 with RFC 5819 and RFC 6154.
+func (r *rewriter) list() {
+	r.space()
+	if r.peek() == '(' {
+		r.items(maxItems, func() { r.keyword("SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE") })
+		r.space()
+	}
+	r.putName(r.pattern())
+	r.space()
+	if r.peek() == '(' {
+		r.items(maxItems, func() { r.putName(r.pattern()) })
+	} else {
+		r.putName(r.pattern())
+	}
+	if r.peek() != ' ' {
+		return
+	}
+	r.space()
+	r.keyword("RETURN")
+	r.space()
+	r.items(maxItems, func() {
+		if r.keyword("SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS") == "STATUS" {
+			r.space()
+			r.statusItems()
+		}
+	})
+}
+
+func (r *rewriter) statusItems() {
+	n := 0
+	r.items(maxItems, func() {
+		r.keyword("MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "APPENDLIMIT")
+		n++
+	})
+	if n == 0 && r.err == nil {
+		r.want("a status item")
+	}
+}
+
+// dateTimeLayout is date-time of RFC 3501.
+const dateTimeLayout = "_2-Jan-2006 15:04:05 -0700"
+
+// append reads what stands before the message.
+func (r *rewriter) append() {
+	r.mailboxArg()
+	r.space()
+	if r.peek() == '(' {
+		r.flags()
+		r.space()
+	}
+	if r.peek() == '"' {
+		s := r.quoted()
+		t, err := time.Parse(dateTimeLayout, s)
+		if r.err == nil && (err != nil || t.Year() < 1) {
+			r.fail(bad("Malformed date"))
+		}
+		r.out = appendQuoted(r.out, t.Format(dateTimeLayout))
+		r.space()
+	}
+}
+
+// store is RFC 3501 section 6.4.6.
+func (r *rewriter) store() {
+	r.setArg()
+	r.space()
+	r.keyword("FLAGS", "FLAGS.SILENT", "+FLAGS", "+FLAGS.SILENT", "-FLAGS", "-FLAGS.SILENT")
+	r.space()
+	if r.peek() == '(' {
+		r.flags()
+		return
+	}
+	r.put("(")
+	r.flag()
+	for n := 1; r.peek() == ' '; n++ {
+		r.countFlags(n)
+		r.space()
+		r.flag()
+	}
+	r.put(")")
+}
+
+func (r *rewriter) flags() {
+	n := 0
+	r.items(math.MaxInt, func() {
+		r.countFlags(n)
+		n++
+		r.flag()
+	})
+}
+
+func (r *rewriter) countFlags(n int) {
+	if n == covey.MaxKeywords+5 {
+		r.fail(no(imap.ResponseCodeLimit, "Too many flags"))
+	}
+}
+
+func (r *rewriter) flag() {
+	system := r.accept('\\')
+	name := r.atom()
+	if r.err != nil {
+		return
+	}
+	if len(name) > covey.MaxKeywordLength {
+		r.fail(no(imap.ResponseCodeLimit, "Flag too long"))
+		return
+	}
+	if system {
+		name = "\\" + name
+		if systemFlag(imap.Flag(name)) == 0 {
+			r.fail(bad("Not a flag that can be set"))
+		}
+	}
+	r.put(name)
+}
+
+// systemFlag returns the bit of a system flag, 0 if it is none.
+func systemFlag(f imap.Flag) covey.SystemFlags {
+	switch strings.ToLower(string(f)) {
+	case "\\seen":
+		return covey.Seen
+	case "\\answered":
+		return covey.Answered
+	case "\\flagged":
+		return covey.Flagged
+	case "\\deleted":
+		return covey.Deleted
+	case "\\draft":
+		return covey.Draft
+	}
+	return 0
+}
+
+// fetch is RFC 3501 section 6.4.5 with RFC 3516.
+func (r *rewriter) fetch() {
+	r.setArg()
+	r.space()
+	if r.peek() == '(' {
+		n := 0
+		r.items(maxItems, func() {
+			r.fetchItem()
+			n++
+		})
+		if n == 0 && r.err == nil {
+			r.want("an item to fetch")
+		}
+		return
+	}
+	switch s := strings.ToUpper(string(r.s)); s {
+	case "ALL", "FAST", "FULL":
+		r.put(s)
+		r.s = nil
+	default:
+		r.fetchItem()
+	}
+}
+
+func isItem(b byte) bool { return isAtom(b) && b != '[' && b != '<' }
+
+func (r *rewriter) fetchItem() {
+	name := strings.ToUpper(r.run("an item to fetch", isItem))
+	r.put(name)
+	switch name {
+	case "ENVELOPE", "FLAGS", "INTERNALDATE", "RFC822", "RFC822.PEEK", "RFC822.HEADER", "RFC822.SIZE",
+		"RFC822.TEXT", "BODYSTRUCTURE", "UID":
+	case "BODY":
+		if r.peek() == '[' {
+			r.section()
+			r.partial()
+		}
+	case "BODY.PEEK":
+		r.section()
+		r.partial()
+	case "BINARY", "BINARY.PEEK":
+		r.binarySection()
+		r.partial()
+	case "BINARY.SIZE":
+		r.binarySection()
+	default:
+		if r.err == nil {
+			r.fail(bad("Unknown item to fetch"))
+		}
+	}
+}
+
+// part rewrites a section-part and reports whether a dot followed it.
+func (r *rewriter) part() (dot bool) {
+	for r.peek() >= '0' && r.peek() <= '9' {
+		r.out = appendSetNumber(r.out, r.nzNumber())
+		if dot = r.accept('.'); !dot {
+			return false
+		}
+		r.put(".")
+	}
+	return dot
+}
+
+func (r *rewriter) binarySection() {
+	r.expect('[')
+	r.put("[")
+	if r.part() {
+		r.want("a part number")
+	}
+	r.expect(']')
+	r.put("]")
+}
+
+// section rewrites a section.
+func (r *rewriter) section() {
+	r.expect('[')
+	r.put("[")
+	before := len(r.out)
+	dot := r.part()
+	top := len(r.out) == before
+	if dot || top && r.peek() != ']' {
+		r.sectionText(top)
+	}
+	r.expect(']')
+	r.put("]")
+}
+
+func (r *rewriter) sectionText(top bool) {
+	name := strings.ToUpper(r.atom())
+	r.put(name)
+	switch name {
+	case "HEADER", "TEXT":
+	case "HEADER.FIELDS", "HEADER.FIELDS.NOT":
+		r.space()
+		n := 0
+		r.items(maxFields, func() {
+			r.out = appendQuoted(r.out, r.fieldName())
+			n++
+		})
+		if n == 0 && r.err == nil {
+			r.want("a field name")
+		}
+	case "MIME":
+		if !top {
+			return
+		}
+		fallthrough
+	default:
+		if r.err == nil {
+			r.fail(bad("Unknown section"))
+		}
+	}
+}
+
+// fieldName reads the name of a header field.
+func (r *rewriter) fieldName() string {
+	s := r.astring()
+	if r.err == nil && !isFieldName(s) {
+		r.fail(bad("Not a header field name"))
+	}
+	return s
+}
+
+func isFieldName(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == ':' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// partial rewrites <offset.size>.
+func (r *rewriter) partial() {
+	if !r.accept('<') {
+		return
+	}
+	offset := r.number(math.MaxUint32)
+	r.expect('.')
+	size := r.nzNumber()
+	r.expect('>')
+	r.put("<")
+	r.out = appendNumber(r.out, uint32(offset))
+	r.put(".")
+	r.out = appendNumber(r.out, size)
+	r.put(">")
+}

@@ -26,7 +26,7 @@ const postmaster = "postmaster"
 // The address itself comes first, as an account or an alias; then the part before
 // a plus sign; then postmaster, if it is that: the one of the settings, or else
 // the domain's oldest account; then the domain's catch-all. "postmaster" without a
-// domain is that of the settings, or of the first domain in order that has one.
+// domain is that of the settings, or of the first domain in order that has accounts.
 // An alias may lead to aliases; what leads in a circle, is deeper than 10 levels,
 // or does not exist any more is passed over.
 //
@@ -177,10 +177,9 @@ func (w *walk) barePostmaster() error {
 			return err
 		}
 	}
-	names := w.state.domainNames()
-	for _, name := range names[:min(len(names), maxDepth)] {
-		if err := w.start(covey.Address{Local: postmaster, Domain: name}); err != nil || len(w.found) > 0 {
-			return err
+	for _, name := range w.state.domainNames() {
+		if d, ok := w.state.domain(name); ok && d.accounts > 0 {
+			return w.start(covey.Address{Local: postmaster, Domain: name})
 		}
 	}
 	return nil

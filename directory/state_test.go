@@ -1,0 +1,277 @@
+package directory
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"zombiezen.com/go/sqlite"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+func openState(t *testing.T, path string) *State {
+	t.Helper()
+	s, err := OpenState(Config{Path: path, CacheRows: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// history is a long run of commands, the Nth of which has index 3N: other entries
+// of the log come between.
+func history(n int) []seglog.Command {
+	at := time.Unix(1_700_000_000, 0)
+	cmds := []Command{
+		Found{Cluster: ClusterID{1}, Shards: 3}, AddDomain{Name: "a.example", Time: at}, AddDomain{Name: "b.example", Time: at},
+	}
+	addr := func(i int) covey.Address {
+		return covey.Address{Local: fmt.Sprintf("user%d", i), Domain: []string{"a.example", "b.example", "c.example"}[i%3]}
+	}
+	for i := 0; len(cmds) < n; i++ {
+		switch i % 6 {
+		case 0, 1:
+			cmds = append(cmds, AddAccounts{Time: at, Accounts: []NewAccount{{Address: addr(i), Hash: "{SSHA}TUAWaBXvNE7O36NutGSJo/XIE0HMC7+c"}, {Address: addr(i + 1), Quota: DefaultQuota}}})
+		case 2:
+			cmds = append(cmds, SetAlias{Address: addr(i * 1000), Targets: []covey.Address{addr(i - 2), addr(i - 1)}})
+		case 3:
+			cmds = append(cmds, SetPassword{Account: covey.AccountID(i / 4), Hash: "{SSHA.B64}UZoVFjlUuqMXb9iB5g3PCRwAwmPuK4Ii", Verifier: "v"})
+		case 4:
+			cmds = append(cmds, RemoveAccount{Address: addr(i - 4 - i%12/5), Time: at}, SetSettings{Quota: ptr(int64(i))})
+		case 5:
+			cmds = append(cmds, SetAlias{Address: addr((i - 3) * 1000), Targets: []covey.Address{addr(i - 4)}, Mode: ReplaceAlias}, Dropped{Account: covey.AccountID(i / 2)})
+		}
+	}
+	var out []seglog.Command
+	for i, c := range cmds[:n] {
+		out = append(out, seglog.Command{Index: uint64(i+1) * 3, Data: Encode(c)})
+	}
+	return out
+}
+
+// dump returns every row of every table.
+func dump(t *testing.T, s *State) string {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.commitLocked(); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, table := range []string{"meta", "domain", "account", "alias", "removed"} {
+		fmt.Fprintln(&b, table)
+		err := s.db.query("SELECT * FROM "+table, nil, func(q *sqlite.Stmt) error {
+			for i := range q.ColumnCount() {
+				fmt.Fprintf(&b, "\t%s", q.ColumnText(i))
+			}
+			fmt.Fprintln(&b)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
+}
+
+func TestStateIsAFunctionOfItsCommands(t *testing.T) {
+	cmds := history(2000)
+	one, many := openState(t, filepath.Join(t.TempDir(), "a")), openState(t, filepath.Join(t.TempDir(), "b"))
+	results := many.Apply(cmds)
+	for i, c := range cmds {
+		got := one.Apply([]seglog.Command{c})
+		if i%500 == 0 {
+			if _, err := one.Checkpoint(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if a, b := fmt.Sprint(results[i]), fmt.Sprint(got[0]); a != b {
+			t.Fatalf("command %d: result %s alone, %s in a batch", c.Index, b, a)
+		}
+	}
+	if diff := cmp.Diff(dump(t, many), dump(t, one)); diff != "" {
+		t.Errorf("databases differ (-batch +single):\n%s", diff)
+	}
+	if one.meta.accounts < 100 || one.meta.unverified < 30 || strings.Count(dump(t, one), "\n") < 500 {
+		t.Errorf("the history made %d accounts only", one.meta.accounts)
+	}
+	for _, err := range one.Check(t.Context()) {
+		t.Error(err)
+	}
+}
+
+// A process that dies loses what was not committed, and gets it again from the
+// log.
+func TestReplayAfterCrash(t *testing.T) {
+	const applied, committed = 2500, 2000
+	cmds := history(applied)
+	dir := t.TempDir()
+	s := openState(t, filepath.Join(dir, "directory.db"))
+	s.Apply(cmds)
+	crashed := t.TempDir()
+	for _, name := range []string{"directory.db", "directory.db-wal"} {
+		copyFile(t, filepath.Join(dir, name), filepath.Join(crashed, name))
+	}
+	again := openState(t, filepath.Join(crashed, "directory.db"))
+	if got, want := again.Applied(), cmds[committed-1].Index; got != want {
+		t.Fatalf("Applied after a crash = %d, want %d", got, want)
+	}
+	again.Apply(cmds[committed:])
+	if diff := cmp.Diff(dump(t, s), dump(t, again)); diff != "" {
+		t.Errorf("after replay (-before +after):\n%s", diff)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	r, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	w, err := os.Create(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := io.Copy(w, r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What Checkpoint covers is in the database file itself, without the WAL.
+func TestCheckpointNeedsNoWAL(t *testing.T) {
+	cmds := history(10)
+	dir := t.TempDir()
+	s := openState(t, filepath.Join(dir, "directory.db"))
+	s.Apply(cmds)
+	index, err := s.Checkpoint()
+	if err != nil || index != cmds[9].Index {
+		t.Fatalf("Checkpoint = %d, %v; want %d", index, err, cmds[9].Index)
+	}
+	to := filepath.Join(t.TempDir(), "directory.db")
+	copyFile(t, filepath.Join(dir, "directory.db"), to)
+	again := openState(t, to)
+	if got := again.Applied(); got != index {
+		t.Errorf("Applied = %d, want %d", got, index)
+	}
+	if diff := cmp.Diff(dump(t, s), dump(t, again)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+}
+
+func TestFilesArePrivate(t *testing.T) {
+	dir := t.TempDir()
+	s := openState(t, filepath.Join(dir, "directory.db"))
+	s.Apply(history(5))
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 2 {
+		t.Errorf("files %v, want database and WAL", files)
+	}
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: mode %v, %v; want 0600", f.Name(), info.Mode(), err)
+		}
+	}
+	if other, err := OpenState(Config{Path: filepath.Join(dir, "directory.db")}); err == nil {
+		other.Close()
+		t.Error("the database was opened twice")
+	}
+}
+
+// mustPanic returns what f panics with.
+func mustPanic(t *testing.T, f func()) (text string) {
+	t.Helper()
+	defer func() {
+		v := recover()
+		if v == nil {
+			t.Error("no panic")
+		}
+		text = fmt.Sprint(v)
+	}()
+	f()
+	return ""
+}
+
+// After a command that cannot be applied nothing more is, and nothing is kept of
+// the transaction it was in.
+func TestFaultStopsTheState(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "directory.db")
+	s := openState(t, path)
+	good := history(5)
+	s.Apply(good[:3])
+	if _, err := s.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	s.Apply(good[3:4])
+	text := mustPanic(t, func() { s.Apply([]seglog.Command{{Index: 100, Data: []byte{9, 9}}}) })
+	if !strings.Contains(text, "version 9") {
+		t.Errorf("panic %q does not say why", text)
+	}
+	mustPanic(t, func() { s.Apply(good[4:5]) })
+	if _, err := s.Checkpoint(); err == nil {
+		t.Error("Checkpoint after a fault succeeded")
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if got, want := openState(t, path).Applied(), good[2].Index; got != want {
+		t.Errorf("Applied after reopening = %d, want %d", got, want)
+	}
+}
+
+func TestApplyRefusesWhatWasApplied(t *testing.T) {
+	s := openState(t, filepath.Join(t.TempDir(), "directory.db"))
+	cmds := history(5)
+	s.Apply(cmds)
+	mustPanic(t, func() { s.Apply(cmds[4:]) })
+}
+
+func TestOpenRefusesAnotherFormat(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "directory.db")
+	s := openState(t, path)
+	if err := s.db.exec("PRAGMA user_version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenState(Config{Path: path}); err == nil || !strings.Contains(err.Error(), "format 99") {
+		t.Errorf("OpenState = %v, want an error that names format 99", err)
+	}
+}
+
+func TestCheckFinds(t *testing.T) {
+	for _, tt := range []struct{ name, damage, want string }{
+		{"orphan", "DELETE FROM domain WHERE name = 'a.example'", "account 1 should not be there"},
+		{"count", "UPDATE domain SET accounts = 77", "counted were 77"},
+		{"shard", "UPDATE account SET shard = 9 WHERE id = 1", "there is no shard 9"},
+		{"id", "UPDATE account SET id = 99999 WHERE id = 1", "id is not below the next one"},
+		{"hash", "UPDATE account SET hash = 'x' WHERE id = 1", "account 1: its password hash cannot be read"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := openState(t, filepath.Join(t.TempDir(), "directory.db"))
+			s.Apply(history(6))
+			s.mu.Lock()
+			err := s.db.exec(tt.damage)
+			s.mu.Unlock()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found := fmt.Sprint(s.Check(t.Context())); !strings.Contains(found, tt.want) {
+				t.Errorf("Check = %s, want %q among it", found, tt.want)
+			}
+		})
+	}
+}

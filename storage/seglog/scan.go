@@ -66,7 +66,7 @@ func (s *scanner) head() (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	if s.off+recordHeader+int64(r.length) > s.size {
+	if s.off+r.size() > s.size {
 		return record{}, errShort
 	}
 	return r, nil

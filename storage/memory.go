@@ -2,7 +2,6 @@ package storage
 
 import (
 	"cmp"
-	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -49,6 +48,7 @@ type gone struct {
 
 type memoryBody struct {
 	refs    int
+	size    int64
 	extents []seglog.Extent
 	summary []byte
 }
@@ -250,7 +250,7 @@ func (t *memory) expunged(id covey.MailboxID, since covey.ModSeq) []UIDRange {
 }
 
 func (t *memory) addBody(id covey.BodyID, b newBody) {
-	t.bodies[id] = &memoryBody{b.refs, slices.Clone(b.extents), slices.Clone(b.summary)}
+	t.bodies[id] = &memoryBody{b.refs, b.size, slices.Clone(b.extents), slices.Clone(b.summary)}
 	t.count(b.extents, 1)
 }
 
@@ -328,5 +328,3 @@ func (t *memory) checkpoint() {}
 func (t *memory) fault() error { return nil }
 
 func (t *memory) close() error { return nil }
-
-func (t *memory) check(context.Context, *machine) []error { return nil }

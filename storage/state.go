@@ -29,6 +29,7 @@ import (
 // every command applied before the call.
 type State interface {
 	Reader
+	Placer
 
 	// Applied returns the index of the last command applied. After opening it is
 	// that of the last checkpoint or commit that survived; commands from there

@@ -120,7 +120,8 @@ type mailbox struct {
 	Mailbox
 	runs    uint32       // of expunged UIDs that are kept
 	horizon covey.ModSeq // expunges up to here are no longer known one by one
-	dirty   bool         // for the tables that cache it
+	dirty   bool         // for the tables that cache it, as key is
+	key     nameKey
 	recent  recent
 }
 

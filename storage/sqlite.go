@@ -1,0 +1,256 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"zombiezen.com/go/sqlite"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// oldestSQLite is the first version with all the fixes this package counts on;
+// a build against an older one is a mistake.
+const oldestSQLite = 3_053_004
+
+// Open opens a shard's database, and makes it if there is none; its folder must
+// exist. Commands above Applied have to be applied again. A file that is not a
+// database of this shard, or not as this package would make it, is
+// covey.Corrupt; one that is open elsewhere covey.InUse. No other process may
+// open it meanwhile, which includes SQLite's own shell.
+func Open(cfg Config) (State, error) {
+	cfg = cfg.withDefaults()
+	d, err := openDatabase(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open shard %d at %s: %w", cfg.Shard, cfg.Path, err)
+	}
+	m := newMachine(d)
+	d.load(m)
+	if d.err != nil {
+		err := fmt.Errorf("load shard %d from %s: %w", cfg.Shard, cfg.Path, d.err)
+		return nil, errors.Join(err, d.close())
+	}
+	return newShard(cfg, m), nil
+}
+
+// A database is tables in SQLite, with the rows of accounts and mailboxes in
+// use kept in memory. The counts of a mailbox reach the database at commit; all
+// else is written as it is changed, within one transaction from commit to
+// commit.
+type database struct {
+	conn    *sqlite.Conn
+	path    string
+	log     *slog.Logger
+	most    int   // mailboxes kept in memory between commits
+	err     error // the first fault
+	writing bool  // a transaction is open
+	saved   meta  // as the database has it
+
+	accounts map[covey.AccountID]*account
+	boxes    map[covey.MailboxID]*mailbox
+	byName   map[nameKey]*mailbox
+	dirty    []*mailbox // whose counts the database does not have
+
+	bytes   map[uint64]int64 // live, per segment
+	stale   map[uint64]bool  // segments whose row is not as bytes has it
+	scratch []byte
+}
+
+// A nameKey finds a mailbox in memory.
+type nameKey struct {
+	account covey.AccountID
+	name    string
+}
+
+func openDatabase(cfg Config) (*database, error) {
+	if err := makeFile(cfg.Path); err != nil {
+		return nil, err
+	}
+	conn, err := sqlite.OpenConn(cfg.Path, sqlite.OpenReadWrite)
+	if err != nil {
+		return nil, err
+	}
+	d := &database{
+		conn: conn, path: cfg.Path, log: cfg.Logger, most: cfg.Mailboxes,
+		accounts: map[covey.AccountID]*account{},
+		boxes:    map[covey.MailboxID]*mailbox{},
+		byName:   map[nameKey]*mailbox{},
+		bytes:    map[uint64]int64{},
+		stale:    map[uint64]bool{},
+	}
+	d.setUp(cfg)
+	if d.err != nil {
+		return nil, errors.Join(d.err, d.conn.Close())
+	}
+	return d, nil
+}
+
+// makeFile makes an empty database file that only its owner may read, with its
+// name on stable storage. The files that SQLite puts beside it take its mode.
+func makeFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return durable.OS().SyncDir(filepath.Dir(path))
+}
+
+// setUp makes the connection safe against a hostile file, then checks that the
+// file is this shard's, or makes its tables.
+func (d *database) setUp(cfg Config) {
+	d.fail(d.conn.SetDefensive(true))
+	for _, p := range []string{
+		"trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0",
+		// No one else opens it, so the WAL's index can be in memory.
+		"locking_mode = EXCLUSIVE", "journal_mode = WAL",
+		// A checkpoint syncs; between two of them the node's log is what is durable.
+		"synchronous = NORMAL", "wal_autocheckpoint = 0",
+		fmt.Sprintf("journal_size_limit = %d", walLimit),
+		fmt.Sprintf("cache_size = -%d", max(cfg.CacheBytes>>10, 64)),
+	} {
+		d.query("PRAGMA " + p).run()
+	}
+	if mode := d.word("PRAGMA journal_mode"); mode != "wal" {
+		d.fail(fmt.Errorf("journal mode is %q", mode))
+	}
+	if v := d.word("SELECT sqlite_version()"); versionNumber(v) < oldestSQLite {
+		d.fail(fmt.Errorf("SQLite %s is too old", v))
+	}
+	if d.query("SELECT count(*) FROM sqlite_schema").one() == 0 {
+		d.makeTables(cfg.Shard)
+	}
+	d.checkSchema(cfg.Shard)
+}
+
+func versionNumber(s string) int {
+	var a, b, c int
+	if _, err := fmt.Sscanf(s, "%d.%d.%d", &a, &b, &c); err != nil {
+		return 0
+	}
+	return a*1_000_000 + b*1_000 + c
+}
+
+func (d *database) makeTables(shard covey.ShardID) {
+	for _, table := range schema() {
+		d.change(table).run()
+	}
+	d.change("INSERT INTO meta VALUES (1, ?, 0, 0, 0, 0)").int(int64(shard)).run()
+	d.change(fmt.Sprintf("PRAGMA application_id = %d", applicationID)).run()
+	d.change(fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)).run()
+	d.commitTransaction()
+	d.checkpoint()
+}
+
+// checkSchema refuses a file that another program made or changed: a view or
+// trigger in it would run with what we ask.
+func (d *database) checkSchema(shard covey.ShardID) {
+	if id := d.query("PRAGMA application_id").one(); d.err == nil && id != applicationID {
+		d.fail(covey.Errorf(covey.Corrupt, "not a Covey shard: application id %#x", id))
+	}
+	if v := d.query("PRAGMA user_version").one(); d.err == nil && v != schemaVersion {
+		d.fail(covey.Errorf(covey.Corrupt, "schema version %d, want %d", v, schemaVersion))
+	}
+	var have []string
+	for q := d.query("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"); q.next(); {
+		have = append(have, q.textAt(0))
+	}
+	want := schema()
+	slices.Sort(have)
+	slices.Sort(want)
+	if d.err == nil && !slices.Equal(have, want) {
+		d.fail(covey.Errorf(covey.Corrupt, "tables are not as schema version %d has them", schemaVersion))
+	}
+	if id := d.query("SELECT shard FROM meta").one(); d.err == nil && id != int64(shard) {
+		d.fail(covey.Errorf(covey.Corrupt, "the file is of shard %d", id))
+	}
+}
+
+// word returns the text of a statement's only row.
+func (d *database) word(sql string) string {
+	var s string
+	q := d.query(sql)
+	if q.next() {
+		s = q.textAt(0)
+	}
+	q.end()
+	return s
+}
+
+// load reads what is kept in memory.
+func (d *database) load(m *machine) {
+	q := d.query("SELECT applied, hash, clock, last_mailbox FROM meta")
+	if q.next() {
+		m.meta = meta{uint64(q.intAt(0)), uint64(q.intAt(1)), q.intAt(2), covey.MailboxID(q.intAt(3))}
+		d.saved = m.meta
+	}
+	q.end()
+	for q := d.query("SELECT number, live FROM segment"); q.next(); {
+		d.bytes[uint64(q.intAt(0))] = q.intAt(1)
+	}
+	for q := d.query("SELECT node, boot, seq, n, time, extent FROM chunk ORDER BY time"); q.next(); {
+		id := covey.DeliveryID{Node: covey.NodeID(q.intAt(0)), Boot: uint64(q.intAt(1)), Seq: uint64(q.intAt(2))}
+		if list := d.decodeExtents(q.blobAt(5)); len(list) == 1 {
+			m.uploads.add(id, uint32(q.intAt(3)), list[0], q.intAt(4))
+		}
+	}
+	for q := d.query("SELECT entry, delivery FROM delivered ORDER BY entry"); q.next(); {
+		one, err := decodeDelivery(q.blobAt(1))
+		if err != nil {
+			d.fail(fmt.Errorf("delivery %d: %w", q.intAt(0), err))
+			return
+		}
+		one.index, one.stored = uint64(q.intAt(0)), true
+		m.unconfirmed.add(one)
+	}
+}
+
+// fail remembers the first fault.
+func (d *database) fail(err error) {
+	if err == nil || d.err != nil {
+		return
+	}
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultFull:
+		err = covey.Errorf(covey.DiskFull, "%w", err)
+	case sqlite.ResultCorrupt, sqlite.ResultNotADB:
+		err = covey.Errorf(covey.Corrupt, "%w", err)
+	case sqlite.ResultBusy, sqlite.ResultLocked:
+		err = covey.Errorf(covey.InUse, "%w", err)
+	}
+	d.err = err
+}
+
+func (d *database) fault() error { return d.err }
+
+// close releases the connection. What was not committed is rolled back.
+func (d *database) close() error {
+	if d.conn == nil {
+		return nil
+	}
+	if d.writing {
+		d.err = nil
+		d.query("ROLLBACK").run()
+	}
+	err := d.conn.Close()
+	d.conn = nil
+	if d.err == nil {
+		d.err = covey.Errorf(covey.Unavailable, "database %s is closed", d.path)
+	}
+	return err
+}
+
+// decodeExtents reads what appendExtents wrote.
+func (d *database) decodeExtents(b []byte) []seglog.Extent {
+	list, err := decodeExtents(b)
+	d.fail(err)
+	return list
+}

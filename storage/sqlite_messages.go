@@ -1,0 +1,124 @@
+package storage
+
+import (
+	"time"
+
+	"github.com/covey-mail/covey"
+)
+
+// slack is how many messages are looked at for each that may be returned before
+// a slice ends, when a query leaves most of them out.
+const slack = 16
+
+const (
+	messageColumns = `SELECT uid, mod_seq, system, keywords, date, size, prefix, body FROM message
+		WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid`
+	summaryColumns = `SELECT uid, mod_seq, system, keywords, date, size, prefix, message.body, summary
+		FROM message LEFT JOIN summary ON summary.body = message.body
+		WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid`
+)
+
+func (d *database) messages(in *span, most int) []Message {
+	sql := messageColumns
+	if in.summary {
+		sql = summaryColumns
+	}
+	list := make([]Message, 0, min(most, countUIDs(in.uids)))
+	for looked := 0; len(in.uids) > 0 && d.err == nil; looked++ {
+		r := in.uids[0]
+		q := d.query(sql).int(int64(in.mailbox)).int(int64(r.First)).int(int64(r.Last))
+		for q.next() {
+			uid := covey.UID(q.intAt(0))
+			if len(list) == most || looked >= most*slack {
+				q.end()
+				in.uids[0].First = uid
+				return list
+			}
+			looked++
+			if s := covey.ModSeq(q.intAt(1)); s > in.since {
+				list = append(list, d.scanMessage(q, in.summary))
+			}
+		}
+		in.uids = in.uids[1:]
+	}
+	if d.err != nil {
+		in.uids = nil
+		return nil
+	}
+	return list
+}
+
+func (d *database) scanMessage(q statement, summary bool) Message {
+	m := Message{
+		UID: covey.UID(q.intAt(0)), ModSeq: covey.ModSeq(q.intAt(1)),
+		Flags: covey.Flags{System: covey.SystemFlags(q.intAt(2)), Keywords: d.decodeStrings(q.blobAt(3))},
+		Date:  time.Unix(q.intAt(4), 0).UTC(), Size: q.intAt(5), Prefix: q.blobAt(6), Body: covey.BodyID(q.intAt(7)),
+	}
+	if summary {
+		m.Summary = q.blobAt(8)
+	}
+	return m
+}
+
+func (d *database) addMessage(id covey.MailboxID, m *Message) {
+	d.change("INSERT INTO message VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)").
+		int(int64(id)).int(int64(m.UID)).int(int64(m.ModSeq)).int(int64(m.Flags.System)).blob(d.keywords(m.Flags)).
+		int(m.Date.Unix()).int(m.Size).blob(m.Prefix).int(int64(m.Body)).run()
+}
+
+// keywords returns the form in which a message's keywords are stored, nil for
+// none; valid until the next call.
+func (d *database) keywords(f covey.Flags) []byte {
+	if len(f.Keywords) == 0 {
+		return nil
+	}
+	d.scratch = appendStrings(d.scratch[:0], f.Keywords)
+	return d.scratch
+}
+
+func (d *database) setFlags(id covey.MailboxID, m *Message) {
+	d.change("UPDATE message SET mod_seq = ?, system = ?, keywords = ? WHERE mailbox = ? AND uid = ?").
+		int(int64(m.ModSeq)).int(int64(m.Flags.System)).blob(d.keywords(m.Flags)).
+		int(int64(id)).int(int64(m.UID)).run()
+}
+
+func (d *database) dropMessage(id covey.MailboxID, m *Message) {
+	d.change("DELETE FROM message WHERE mailbox = ? AND uid = ?").int(int64(id)).int(int64(m.UID)).run()
+}
+
+func (d *database) uids(id covey.MailboxID) []UIDRange {
+	var list []UIDRange
+	for q := d.query("SELECT uid FROM message WHERE mailbox = ? ORDER BY uid").int(int64(id)); q.next(); {
+		list = appendUID(list, covey.UID(q.intAt(0)))
+	}
+	return list
+}
+
+func (d *database) firstUnseen(id covey.MailboxID) covey.UID {
+	return covey.UID(d.query("SELECT uid FROM message WHERE mailbox = ? AND system & ? = 0 ORDER BY uid LIMIT 1").
+		int(int64(id)).int(int64(covey.Seen)).one())
+}
+
+func (d *database) addExpunged(id covey.MailboxID, s covey.ModSeq, uids []UIDRange) {
+	for _, r := range uids {
+		d.change("INSERT INTO expunged VALUES (?, ?, ?, ?)").
+			int(int64(id)).int(int64(s)).int(int64(r.First)).int(int64(r.Last)).run()
+	}
+}
+
+func (d *database) trimExpunged(id covey.MailboxID, keep int) (int, covey.ModSeq) {
+	last := d.query("SELECT mod_seq FROM expunged WHERE mailbox = ? ORDER BY mod_seq DESC, first DESC LIMIT 1 OFFSET ?").
+		int(int64(id)).int(int64(keep)).one()
+	d.change("DELETE FROM expunged WHERE mailbox = ? AND mod_seq <= ?").int(int64(id)).int(last).run()
+	left := d.query("SELECT count(*) FROM expunged WHERE mailbox = ?").int(int64(id)).one()
+	return int(left), covey.ModSeq(last)
+}
+
+func (d *database) expunged(id covey.MailboxID, since covey.ModSeq) []UIDRange {
+	var list []UIDRange
+	q := d.query("SELECT first, last FROM expunged WHERE mailbox = ? AND mod_seq > ?").int(int64(id)).int(int64(since))
+	for q.next() {
+		list = append(list, UIDRange{covey.UID(q.intAt(0)), covey.UID(q.intAt(1))})
+	}
+	return list
+}

@@ -1,0 +1,5 @@
+package storagetest
+
+import "testing"
+
+func testRandom(*testing.T, Opener) {}

@@ -104,6 +104,7 @@ const (
 	maxConf    = 16 << 10  // octets of a membership
 	maxPayload = 256 << 20 // of an entry or a body copy
 	maxSegment = 1 << 31   // of a segment: offsets and lengths are 32 bits
+	maxIndex   = 1 << 62   // of an entry, so that one more is never zero
 )
 
 // A kind is the type of a record. The numbers are on disk.
@@ -191,7 +192,8 @@ func parseRecord(p []byte, salt uint64, offset int64) (record, error) {
 		sum: le.Uint32(p[4:]), length: le.Uint32(p[8:]), kind: kind(p[12]), entry: raftpb.EntryType(p[13]),
 		group: covey.ShardID(le.Uint32(p[16:])), index: le.Uint64(p[24:]), term: le.Uint64(p[32:]),
 	}
-	if r.kind == 0 || r.kind >= numKinds || r.entry > raftpb.EntryType_EntryConfChangeV2 || r.length > r.kind.maxPayload() {
+	if r.kind == 0 || r.kind >= numKinds || r.entry > raftpb.EntryType_EntryConfChangeV2 ||
+		r.index > maxIndex || r.length > r.kind.maxPayload() {
 		return record{}, errFields
 	}
 	return r, nil
@@ -326,8 +328,8 @@ func readGroup(r *wire.Reader) groupState {
 		r.Fail("group")
 	}
 	g := groupState{group: covey.ShardID(id), prev: position{r.Uint(), r.Uint()}, last: r.Uint()}
-	if g.last < g.prev.index {
-		r.Fail("last entry before the first")
+	if g.last < g.prev.index || g.last > maxIndex {
+		r.Fail("impossible last entry")
 	}
 	g.hard = hardState{term: r.Uint(), vote: r.Uint(), commit: r.Uint()}
 	g.confIndex = r.Uint()
@@ -451,7 +453,7 @@ func parseFooter(r record, p []byte, from, to int64) ([]item, error) {
 	items := make([]item, len(p)/itemSize)
 	for i := range items {
 		it := parseItem(p[i*itemSize:])
-		if int64(it.offset) < from || int64(it.offset)+recordHeader+int64(it.length) > to {
+		if it.index > maxIndex || int64(it.offset) < from || int64(it.offset)+recordHeader+int64(it.length) > to {
 			return nil, errFields
 		}
 		items[i] = it

@@ -271,7 +271,7 @@ func (r *rig) run(n int) error {
 // synced is there byte for byte, nothing is there that was not written, and a
 // crash during the recovery changes nothing about it.
 func TestF13_RandomCrashes(t *testing.T) {
-	rounds := uint64(300)
+	rounds := uint64(150)
 	if testing.Short() {
 		rounds = 40
 	}

@@ -274,8 +274,8 @@ func TestF16_FailedSync(t *testing.T) {
 // F-18: a write that takes any number of octets and then finds no room leaves
 // nothing behind, not even after a crash, and may be tried again.
 func TestF18_ShortWrite(t *testing.T) {
-	for _, cause := range []error{syscall.ENOSPC, syscall.EDQUOT, io.ErrShortWrite} {
-		for short := range 600 {
+	for step, cause := range []error{syscall.ENOSPC, syscall.EDQUOT, io.ErrShortWrite} {
+		for short := 0; short < 600; short += 1 + 16*step {
 			disk, cfg := memory()
 			l := openTest(t, cfg)
 			mustWrite(t, l, func(b *Batch) { b.Append(1, entries(1, 1, 3, 100)) })

@@ -68,12 +68,7 @@ func (l *Log) open(s *segment) (durable.File, error) {
 		return nil, fmt.Errorf("open segment %d: %w", s.number, err)
 	}
 	s.file = f
-	l.files.opened = append(l.files.opened, s)
-	if len(l.files.opened) > maxOpen {
-		old := l.files.opened[0]
-		l.files.opened = append(l.files.opened[:0], l.files.opened[1:]...)
-		l.files.closeLocked(old)
-	}
+	l.files.addLocked(s)
 	return f, nil
 }
 
@@ -89,7 +84,15 @@ func (fs *files) keep(s *segment) {
 func (fs *files) add(s *segment) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
+	fs.addLocked(s)
+}
+
+func (fs *files) addLocked(s *segment) {
 	fs.opened = append(fs.opened, s)
+	if len(fs.opened) > maxOpen {
+		fs.closeLocked(fs.opened[0])
+		fs.opened = slices.Delete(fs.opened, 0, 1)
+	}
 }
 
 // drop closes a segment's file.

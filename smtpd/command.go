@@ -167,7 +167,7 @@ func (s *session) data(arg string) (string, *smtp.SMTPError) {
 // does not wait for the reply.
 func (s *session) bdat(arg string) (string, *smtp.SMTPError) {
 	ch, bad := s.chunk(arg)
-	if bad != nil {
+	if bad != nil || s.c.dead {
 		return "", bad
 	}
 	if s.tx != nil && len(s.tx.rcpts) > 0 {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,17 +44,17 @@ type delivered struct {
 // A mailroom is a Delivery in memory. example.org is its only domain, with the
 // users alice and bob, and the catch-all domain any.example.
 type mailroom struct {
-	mu       sync.Mutex // guards what follows
-	mail     []delivered
-	asked    []string         // recipients looked up
-	rcpt     map[string]error // by local part, for Recipient
-	outcome  map[string]error // by local part, for Deliver
-	err      error            // of Deliver
-	room     error
-	discard  bool          // keeps nothing
-	arrived  chan struct{} // not nil: told when Deliver has read a message
-	proceed  chan struct{} // not nil: awaited then
-	maxChunk int           // of one Read
+	mu      sync.Mutex // guards what follows
+	mail    []delivered
+	asked   []string         // recipients looked up
+	rcpt    map[string]error // by local part, for Recipient
+	outcome map[string]error // by local part, for Deliver
+	err     error            // of Deliver
+	room    error
+	discard bool          // keeps nothing
+	arrived chan struct{} // not nil: told when Deliver has read a message
+	proceed chan struct{} // not nil: awaited then
+	panics  atomic.Bool   // in Room
 }
 
 func newMailroom() *mailroom {
@@ -130,6 +131,9 @@ func (m *mailroom) Confirm(r delivery.Receipt) {
 }
 
 func (m *mailroom) Room() error {
+	if m.panics.Load() {
+		panic("out of order")
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.room
@@ -162,9 +166,8 @@ func (owners) Owns(_ context.Context, id covey.AccountID, from covey.Address) (b
 // doorman is a Logon: alice's password is "sesame", and "enough" is one try too
 // many.
 type doorman struct {
-	mu    sync.Mutex // guards seen
-	seen  []logon.Conn
-	delay chan struct{} // not nil: awaited before a refusal
+	mu   sync.Mutex // guards seen
+	seen []logon.Conn
 }
 
 func (*doorman) Mechanisms(c logon.Conn) []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -72,12 +73,14 @@ func (p *port) Send(to covey.NodeID, messages []Message) {
 type syncGate struct {
 	durable.FS
 	syncs atomic.Int64
+	from  atomic.Int64 // number of the first fsync that is held up
 	held  atomic.Pointer[chan struct{}]
 }
 
-// hold stops fsyncs until release is called.
-func (g *syncGate) hold() (release func()) {
+// hold stops fsyncs after some more until release is called.
+func (g *syncGate) hold(after int64) (release func()) {
 	gate := make(chan struct{})
+	g.from.Store(g.syncs.Load() + after + 1)
 	g.held.Store(&gate)
 	return sync.OnceFunc(func() {
 		g.held.Store(nil)
@@ -99,8 +102,8 @@ type gatedFile struct {
 }
 
 func (f *gatedFile) Sync() error {
-	f.gate.syncs.Add(1)
-	if held := f.gate.held.Load(); held != nil {
+	n := f.gate.syncs.Add(1)
+	if held := f.gate.held.Load(); held != nil && n >= f.gate.from.Load() {
 		<-*held
 	}
 	return f.File.Sync()
@@ -355,7 +358,7 @@ func TestNoAckWithoutQuorum(t *testing.T) {
 		leader.mustPropose(0, "before")
 		var releases []func()
 		for _, id := range c.others(leader.id) {
-			releases = append(releases, c.node(id).gate.hold())
+			releases = append(releases, c.node(id).gate.hold(0))
 		}
 		done := make(chan error, 1)
 		go func() { done <- leader.propose(0, time.Minute, "held") }()
@@ -536,7 +539,7 @@ func TestF20_DiskFullOnLeader(t *testing.T) {
 func TestF24_StalledDiskOnLeader(t *testing.T) {
 	inCluster(t, 3, 3, func(c *cluster) {
 		old := c.leader(0, c.all()...)
-		release := old.gate.hold()
+		release := old.gate.hold(0)
 		go old.propose(0, time.Second, "on the way")
 		next := c.leader(0, c.others(old.id)...)
 		next.mustPropose(0, "elsewhere")
@@ -587,6 +590,8 @@ func TestChangeMembers(t *testing.T) {
 		}
 		change(covey.Invalid)
 		change(covey.Invalid, MemberChange{4, 9})
+		change(covey.Invalid, MemberChange{0, Voter})
+		change(covey.Invalid, MemberChange{leader.id, Learner})
 		change(covey.Internal, MemberChange{4, Learner})
 		leader.mustPropose(0, "two")
 		change(covey.Internal, MemberChange{4, Voter}, MemberChange{gone, Removed})
@@ -602,7 +607,10 @@ func TestChangeMembers(t *testing.T) {
 		}
 		c.node(gone).crash(0)
 
-		// The membership survives, and is not changed again by being replayed.
+		// The membership survives, and the changes are not made again although
+		// the state machines start from nothing.
+		var made countingHandler
+		c.cfg.Logger = slog.New(&made)
 		for _, id := range want {
 			c.node(id).crash(uint64(id))
 		}
@@ -613,5 +621,33 @@ func TestChangeMembers(t *testing.T) {
 		if diff := cmp.Diff([]string{"one", "two", "three", "four"}, c.agree(0).Commands); diff != "" {
 			c.t.Errorf("applied (-want +got):\n%s", diff)
 		}
+		if n := made.count("members"); n != 0 {
+			c.t.Errorf("%d changes of members were made again", n)
+		}
 	})
+}
+
+// A countingHandler counts log lines by their text.
+type countingHandler struct {
+	slog.Handler
+	mu    sync.Mutex
+	lines map[string]int
+}
+
+func (h *countingHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *countingHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *countingHandler) Handle(_ context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lines == nil {
+		h.lines = map[string]int{}
+	}
+	h.lines[r.Message]++
+	return nil
+}
+
+func (h *countingHandler) count(line string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lines[line]
 }

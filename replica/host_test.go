@@ -37,6 +37,14 @@ type single struct {
 // waits until it leads its groups.
 func startSingle(t *testing.T, fs durable.FS, dir string, cfg Config, machines ...*recorder) *single {
 	t.Helper()
+	s := newSingle(t, fs, dir, cfg, machines...)
+	s.run()
+	return s
+}
+
+// newSingle is startSingle as far as before Run.
+func newSingle(t *testing.T, fs durable.FS, dir string, cfg Config, machines ...*recorder) *single {
+	t.Helper()
 	s := &single{t: t, fs: fs, dir: dir, machines: machines, ended: make(chan error, 1)}
 	s.open()
 	cfg.Node, cfg.Log = 1, s.log
@@ -47,11 +55,15 @@ func startSingle(t *testing.T, fs durable.FS, dir string, cfg Config, machines .
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	return s
+}
+
+// run calls Run and waits until everything has come to rest.
+func (s *single) run() {
+	ctx, cancel := context.WithCancel(s.t.Context())
 	s.cancel = cancel
 	go func() { s.ended <- s.host.Run(ctx) }()
 	synctest.Wait()
-	return s
 }
 
 func (s *single) open() {

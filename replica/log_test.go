@@ -23,7 +23,7 @@ func TestGroupCommit(t *testing.T) {
 		gate := &syncGate{FS: durabletest.NewDisk()}
 		machines := []*recorder{{}, {}, {}, {}}
 		s := startSingle(t, gate, "/log", Config{}, machines...)
-		release := gate.hold()
+		release := gate.hold(0)
 		var wg sync.WaitGroup
 		wg.Go(func() { s.mustPropose(0, "first") })
 		synctest.Wait()
@@ -186,6 +186,39 @@ func TestAppliedSurvivesWithoutCommitIndex(t *testing.T) {
 		}
 		s.mustPropose(0, "three")
 		wantCommands(t, next, "one", "two", "three")
+		s.mustStop()
+	})
+}
+
+// After a start, a group of one is elected before it knows what it acknowledged
+// before: a read must wait for that.
+func TestReadAfterRestartWaitsForTheTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := &syncGate{FS: durabletest.NewDisk()}
+		m := &recorder{}
+		s := startSingle(t, gate, "/log", Config{}, m)
+		s.mustPropose(0, "one", "two")
+		next := m.restarted()
+		s.mustStop()
+		s = newSingle(t, gate, "/log", Config{}, next)
+		release := gate.hold(1) // the vote passes, the first entry of the term does not
+		s.run()
+		if lead := s.host.Status()[0].Leader; lead != 1 {
+			t.Fatalf("led by %s", lead)
+		}
+		read := make(chan error, 1)
+		go func() { read <- s.host.ReadIndex(t.Context(), 0) }()
+		synctest.Wait()
+		select {
+		case err := <-read:
+			t.Errorf("ReadIndex returned %v; applied: %v", err, next.now().Commands)
+		default:
+		}
+		release()
+		if err := <-read; err != nil {
+			t.Error(err)
+		}
+		wantCommands(t, next, "one", "two")
 		s.mustStop()
 	})
 }

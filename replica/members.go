@@ -43,13 +43,14 @@ func (c call) handle(l *loop) { c(l) }
 
 // ChangeMembers gives nodes new roles, all at once: several changes go through a
 // joint configuration, in which both majorities must agree. It returns when the
-// last of it is committed and on this node's disk. A node that becomes a member
+// last of it is committed. A node that becomes a member
 // must hold the group, added with the membership the group began with, and gets
 // all entries from its leader; this does not work once the leader's log no
 // longer begins with the first entry.
 //
 // Unavailable: not done, among others because this node does not lead. InUse:
-// another change is under way. Unknown: it may yet be done.
+// another change is under way. Invalid: this node would lose its vote; hand over
+// with TransferLeader first. Unknown: it may yet be done.
 func (h *Host) ChangeMembers(ctx context.Context, id covey.ShardID, changes []MemberChange) error {
 	g, err := h.group(id)
 	if err != nil {
@@ -104,6 +105,9 @@ func (l *loop) proposeChange(g *group, c *change, cc *raftpb.ConfChangeV2) {
 	case !g.leads:
 		c.done <- g.dropped()
 		return
+	case !g.keepsVote(cc):
+		c.done <- covey.Errorf(covey.Invalid, "shard %d: the leader cannot take its own vote: hand over first", g.id)
+		return
 	case g.change != nil:
 		c.done <- covey.Errorf(covey.InUse, "shard %d: another change of members is under way", g.id)
 		return
@@ -116,6 +120,21 @@ func (l *loop) proposeChange(g *group, c *change, cc *raftpb.ConfChangeV2) {
 		}
 	})
 	l.mark(g)
+}
+
+// keepsVote reports whether this node still votes after a change. A leader that
+// voted itself out would step down before the others know that they may go on
+// without it; of two voters, the other could then never be elected. It also
+// keeps a group from losing its last voter, which the core notices only once
+// that is committed.
+func (g *group) keepsVote(cc *raftpb.ConfChangeV2) bool {
+	votes := g.votes(g.h.cfg.Node)
+	for _, c := range cc.GetChanges() {
+		if c.GetNodeId() == uint64(g.h.cfg.Node) {
+			votes = c.GetType() == raftpb.ConfChangeAddNode
+		}
+	}
+	return votes
 }
 
 // changeLogged learns whether the core took the change: one it does not allow

@@ -111,43 +111,52 @@ func newStuffer(w *bufio.Writer, lines int64) *stuffer {
 }
 
 // write takes the next piece of the message and reports whether nothing more is
-// wanted. Errors are sticky in w.
+// wanted. What needs no change is written in one go. Errors are sticky in w.
 func (st *stuffer) write(p []byte) (enough bool) {
-	for len(p) > 0 {
-		if st.body && st.lines == 0 {
-			return true
-		}
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			st.part(p)
-			return false
-		}
-		st.part(p[:i])
-		st.endLine()
-		p = p[i+1:]
+	from := 0 // what lies before it is written
+	insert := func(at int, c byte) {
+		_, _ = st.w.Write(p[from:at])
+		_ = st.w.WriteByte(c)
+		from = at
 	}
-	return st.body && st.lines == 0
+	at := 0
+	for at < len(p) && !st.enough() {
+		if st.start && p[at] == '.' {
+			insert(at, '.')
+		}
+		end := bytes.IndexByte(p[at:], '\n')
+		if end < 0 {
+			st.part(p[at:])
+			at = len(p)
+			break
+		}
+		end += at
+		st.part(p[at:end])
+		if !st.cr {
+			insert(end, '\r')
+		}
+		st.endLine()
+		at = end + 1
+	}
+	_, _ = st.w.Write(p[from:at])
+	return st.enough()
 }
 
-// part writes octets of one line.
+// enough reports whether all lines that are wanted are written.
+func (st *stuffer) enough() bool { return st.body && st.lines == 0 }
+
+// part takes note of octets of one line.
 func (st *stuffer) part(p []byte) {
 	if len(p) == 0 {
 		return
 	}
-	if st.start && p[0] == '.' {
-		_ = st.w.WriteByte('.')
-	}
-	_, _ = st.w.Write(p)
 	st.cr = p[len(p)-1] == '\r'
-	st.empty = st.empty && st.start && len(p) == 1 && st.cr
+	st.empty = st.start && len(p) == 1 && st.cr
 	st.start = false
 }
 
+// endLine takes note of a line's end.
 func (st *stuffer) endLine() {
-	if !st.cr {
-		_ = st.w.WriteByte('\r')
-	}
-	_ = st.w.WriteByte('\n')
 	if st.body && st.lines > 0 {
 		st.lines--
 	}
@@ -157,8 +166,12 @@ func (st *stuffer) endLine() {
 
 // close ends the last line and the reply.
 func (st *stuffer) close() {
-	if !st.start {
-		st.endLine()
+	switch {
+	case st.start:
+	case st.cr:
+		_ = st.w.WriteByte('\n')
+	default:
+		_, _ = st.w.WriteString("\r\n")
 	}
 	_, _ = st.w.WriteString(".\r\n")
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/covey-mail/covey/directory"
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
+	"github.com/covey-mail/covey/mailbox"
 	"github.com/covey-mail/covey/mailbox/mailboxtest"
 	"github.com/covey-mail/covey/storage"
 )
@@ -42,6 +43,11 @@ var (
 )
 
 const secret = "open sesame"
+
+var (
+	_ Logon = (*logon.Service)(nil)
+	_ Mail  = (*mailbox.Service)(nil)
+)
 
 // fakeLogon knows a few users, all with the same password, and answers at once.
 type fakeLogon struct {

@@ -45,6 +45,7 @@ func trickle(w io.Writer, period time.Duration, n int) {
 	}
 }
 
+// S-42: silence, trickling commands and trickling bodies all end.
 func TestS42_SlowClientIsEnded(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -183,6 +184,7 @@ func TestRenewReplacesLimits(t *testing.T) {
 	})
 }
 
+// S-24: a ClientHello is awaited for thirty seconds in all.
 func TestS24_SilenceInsteadOfClientHello(t *testing.T) {
 	for _, period := range []time.Duration{0, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -206,6 +208,7 @@ func TestS24_SilenceInsteadOfClientHello(t *testing.T) {
 	}
 }
 
+// S-24: a failed handshake is the end.
 func TestS24_NoPlainTextAfterAFailedHandshake(t *testing.T) {
 	const ready = "220 2.0.0 Ready to start TLS\r\n"
 	synctest.Test(t, func(t *testing.T) {

@@ -56,6 +56,7 @@ func from(addr string) (server, client net.Conn) {
 	return peer{s, net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 4711))}, c
 }
 
+// F-22: without descriptors, accepting waits and goes on.
 func TestF22_AcceptBacksOffAndRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript()
@@ -117,6 +118,7 @@ func TestAcceptReturnsAFaultOfTheListener(t *testing.T) {
 	}
 }
 
+// S-43: caps in all and by address, and slots kept for known peers.
 func TestS43_RefusedPastTheCaps(t *testing.T) {
 	const refusal = "421 4.7.0 too many connections\r\n"
 	s := newScript()
@@ -185,6 +187,7 @@ func TestS43_RefusedPastTheCaps(t *testing.T) {
 	}
 }
 
+// S-43: peers that do not read their refusal hold up nobody.
 func TestS43_RefusalsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript()

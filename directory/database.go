@@ -7,6 +7,8 @@ import (
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/covey-mail/covey/internal/durable"
 )
 
 // format is kept in SQLite's user_version. A file with another one is refused.
@@ -126,17 +128,7 @@ func (db *database) prepare(path string) error {
 	if err := db.checkpoint(); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
-}
-
-// syncFolder makes the names of files in dir durable.
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.OS().SyncDir(filepath.Dir(path)) // the file's name, or a checkpoint would not count
 }
 
 // exec runs a statement that returns no rows.

@@ -1,13 +1,18 @@
 package logon
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
@@ -98,5 +103,119 @@ func TestR18_FailuresLookAlike(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// I-14: without a quorum nobody is let in or turned away.
+func TestI14_NoQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, proposer := open(t, Config{})
+		proposer.Fail(covey.Errorf(covey.Unavailable, "no quorum"))
+		for _, pass := range []string{"secret", "wrong"} {
+			start := time.Now()
+			if _, err := s.Password(t.Context(), from("192.0.2.1"), "alice", pass); !errors.Is(err, covey.Unavailable) {
+				t.Errorf("password %q: %v, want unavailable", pass, err)
+			}
+			if took := time.Since(start); took > 2*time.Second {
+				t.Errorf("answered after %v", took)
+			}
+		}
+	})
+}
+
+// fromMemory returns how many log-ins needed no hashing.
+func fromMemory(t *testing.T, s *Service) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := s.metrics.cached.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
+}
+
+// A right password is not hashed again for ten minutes, unless it is changed, and
+// a wrong one is never taken from memory.
+func TestVerifiedCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, dir, _ := open(t, Config{Delay: -1})
+		alice := covey.Address{Local: "alice", Domain: "example.org"}
+		tries := func(pass string, want error, cached float64) {
+			t.Helper()
+			before := fromMemory(t, s)
+			if _, err := s.Password(t.Context(), from("192.0.2.1"), "alice", pass); !errors.Is(err, want) {
+				t.Errorf("password %q: %v, want %v", pass, err, want)
+			}
+			if got := fromMemory(t, s) - before; got != cached {
+				t.Errorf("password %q: %v from memory, want %v", pass, got, cached)
+			}
+		}
+		tries("secret", nil, 0)
+		tries("secret", nil, 1)
+		tries("wrong", covey.Denied, 0)
+		wait(verifiedFor - 1)
+		tries("secret", nil, 1)
+		wait(1)
+		tries("secret", nil, 0)
+		if err := dir.SetPassword(t.Context(), alice, "other"); err != nil {
+			t.Fatal(err)
+		}
+		tries("secret", covey.Denied, 0)
+		tries("other", nil, 0)
+		tries("other", nil, 1)
+		disabled := true
+		if err := dir.SetAccount(t.Context(), alice, nil, &disabled); err != nil {
+			t.Fatal(err)
+		}
+		tries("other", covey.Denied, 0)
+	})
+}
+
+func TestMetricsRegister(t *testing.T) {
+	s, dir, _ := open(t, Config{})
+	r := prometheus.NewPedanticRegistry()
+	for _, c := range append(s.Metrics().Collectors(), dir.Metrics().Collectors()...) {
+		if err := r.Register(c); err != nil {
+			t.Error(err)
+		}
+	}
+	found, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range found {
+		if m.GetName() == "covey_directory_accounts" && m.GetMetric()[0].GetGauge().GetValue() != 1 {
+			t.Errorf("%v, want one account", m)
+		}
+	}
+}
+
+// One line per failure says who, whence and why, in few octets, and never the
+// password.
+func TestLogLines(t *testing.T) {
+	var out bytes.Buffer
+	s, _, _ := open(t, Config{Delay: -1, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	user := "alice\r\nlevel=ERROR " + strings.Repeat("x", 200)
+	if _, err := s.Password(t.Context(), from("192.0.2.1"), user, "hunter2"); err == nil {
+		t.Fatal("let in")
+	}
+	if _, err := s.Password(t.Context(), from("192.0.2.1"), "alice", "hunter2"); err == nil {
+		t.Fatal("let in")
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines:\n%s", len(lines), out.String())
+	}
+	for _, line := range lines {
+		for _, want := range []string{"remote=192.0.2.1", "protocol=imap", "session=s1", "outcome=denied", "alice"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("no %s in %s", want, line)
+			}
+		}
+		if strings.Contains(line, "hunter2") || len(line) > 400 {
+			t.Errorf("%d octets: %s", len(line), line)
+		}
+	}
+	if !strings.Contains(lines[1], `reason="wrong password"`) {
+		t.Errorf("no reason in %s", lines[1])
 	}
 }

@@ -36,7 +36,10 @@ func TestScramMatchesClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds := client.GetStoredCredentials(scram.KeyFactors{Salt: string(v.Salt), Iters: v.Iterations})
+	creds, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: string(v.Salt), Iters: v.Iterations})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if diff := cmp.Diff(creds.StoredKey, v.StoredKey); diff != "" {
 		t.Errorf("StoredKey (-client +got):\n%s", diff)
 	}

@@ -97,7 +97,7 @@ func (d *database) checkNames(v *violations) {
 // checkPlaces compares where bodies and chunks lie with what is known per
 // segment.
 func (d *database) checkPlaces(ctx context.Context, m *machine, v *violations) {
-	want := map[uint64]int64{}
+	want := usage{}
 	pairs := int64(0)
 	for q := d.query("SELECT id, size, extents FROM body"); q.next(); {
 		if ctx.Err() != nil {
@@ -108,7 +108,7 @@ func (d *database) checkPlaces(ctx context.Context, m *machine, v *violations) {
 		id, list := q.intAt(0), d.decodeExtents(q.blobAt(2))
 		checkSize(v, covey.BodyID(id), q.intAt(1), list)
 		for i, e := range list {
-			countLive(want, e, 1)
+			want.count(e, 1)
 			if indexSegment(list, e.Segment) < i {
 				continue
 			}
@@ -124,7 +124,7 @@ func (d *database) checkPlaces(ctx context.Context, m *machine, v *violations) {
 	if n := d.query("SELECT count(*) FROM chunk").one(); n != int64(m.uploads.pending) {
 		v.add("%d chunks stored, %d pending", n, m.uploads.pending)
 	}
-	m.checkLive(want, d.bytes, v)
+	m.checkLive(want, d.used, v)
 }
 
 func checkSize(v *violations, id covey.BodyID, want int64, list []seglog.Extent) {
@@ -138,10 +138,10 @@ func checkSize(v *violations, id covey.BodyID, want int64, list []seglog.Extent)
 }
 
 // checkLive compares live bytes with those of bodies and, added here, chunks.
-func (m *machine) checkLive(want, got map[uint64]int64, v *violations) {
+func (m *machine) checkLive(want, got usage, v *violations) {
 	for _, up := range m.uploads.byID {
 		for _, e := range up.chunks {
-			countLive(want, e, 1)
+			want.count(e, 1)
 		}
 	}
 	if !maps.Equal(want, got) {
@@ -158,7 +158,7 @@ func (t *memory) check(_ context.Context, m *machine) []error {
 			refs[b.messages[i].Body]++
 		}
 	}
-	want := map[uint64]int64{}
+	want := usage{}
 	for id, b := range t.bodies {
 		if b.refs != refs[id] {
 			v.add("body %d: %d references, want %d", id, b.refs, refs[id])
@@ -166,13 +166,13 @@ func (t *memory) check(_ context.Context, m *machine) []error {
 		delete(refs, id)
 		checkSize(&v, id, b.size, b.extents)
 		for _, e := range b.extents {
-			countLive(want, e, 1)
+			want.count(e, 1)
 		}
 	}
 	for id := range refs {
 		v.add("body %d is not there", id)
 	}
-	m.checkLive(want, t.bytes, &v)
+	m.checkLive(want, t.used, &v)
 	return v
 }
 

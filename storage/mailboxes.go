@@ -65,6 +65,9 @@ func (a *account) hide(name string) {
 
 func (a *account) show(name string) {
 	a.hidden = slices.DeleteFunc(a.hidden, func(h string) bool { return h == name })
+	if len(a.hidden) == 0 {
+		a.hidden = nil // as it comes from a database
+	}
 }
 
 // missing returns how many rows makeMailbox would add for name.

@@ -23,7 +23,7 @@ type memory struct {
 	boxes     map[covey.MailboxID]*memoryBox
 	byAccount map[covey.AccountID]*memoryAccount
 	bodies    map[covey.BodyID]*memoryBody
-	bytes     map[uint64]int64 // live, per segment
+	used      usage
 }
 
 // A memoryAccount is what an account has under names.
@@ -59,7 +59,7 @@ func newMemory() *memory {
 		boxes:     map[covey.MailboxID]*memoryBox{},
 		byAccount: map[covey.AccountID]*memoryAccount{},
 		bodies:    map[covey.BodyID]*memoryBody{},
-		bytes:     map[uint64]int64{},
+		used:      usage{},
 	}
 }
 
@@ -273,29 +273,19 @@ func (t *memory) extents(id covey.BodyID) ([]seglog.Extent, bool) {
 // count adds sign times the lengths of extents to what is live.
 func (t *memory) count(list []seglog.Extent, sign int64) {
 	for _, e := range list {
-		countLive(t.bytes, e, sign)
+		t.used.count(e, sign)
 	}
 }
 
-// countLive adds sign times e's length to the live bytes of its segment.
-func countLive(bytes map[uint64]int64, e seglog.Extent, sign int64) {
-	n := bytes[e.Segment] + sign*int64(e.Length)
-	if n == 0 {
-		delete(bytes, e.Segment)
-		return
-	}
-	bytes[e.Segment] = n
-}
-
-func (t *memory) addChunk(_ *upload, _ uint32, e seglog.Extent) { countLive(t.bytes, e, 1) }
+func (t *memory) addChunk(_ *upload, _ uint32, e seglog.Extent) { t.used.count(e, 1) }
 
 func (t *memory) dropUpload(u *upload) {
 	for _, e := range u.chunks {
-		countLive(t.bytes, e, -1)
+		t.used.count(e, -1)
 	}
 }
 
-func (t *memory) live() map[uint64]int64 { return maps.Clone(t.bytes) }
+func (t *memory) live() map[uint64]Usage { return maps.Clone(t.used) }
 
 func (t *memory) residents(segment uint64, after covey.BodyID, most int) []covey.BodyID {
 	var list []covey.BodyID
@@ -315,8 +305,8 @@ func (t *memory) moveBody(id covey.BodyID, from, to []seglog.Extent) {
 }
 
 func (t *memory) moveChunk(_ *upload, _ uint32, from, to seglog.Extent) {
-	countLive(t.bytes, from, -1)
-	countLive(t.bytes, to, 1)
+	t.used.count(from, -1)
+	t.used.count(to, 1)
 }
 
 func (t *memory) trim() {}

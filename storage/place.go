@@ -12,9 +12,9 @@ import (
 // of it is replicated, or part of the running hash. Its methods may be called by
 // any number of goroutines.
 type Placer interface {
-	// Live returns how many bytes of each segment bodies and pending chunks of
-	// this shard take; segments with none are left out. The map is the caller's.
-	Live() (map[uint64]int64, error)
+	// Live returns what bodies and pending chunks of this shard take of each
+	// segment; segments with nothing are left out. The map is the caller's.
+	Live() (map[uint64]Usage, error)
 
 	// Residents returns the bodies and pending chunks that have bytes in a
 	// segment, in an order that does not change, from the first after one
@@ -26,6 +26,27 @@ type Placer interface {
 	// a crash once a Checkpoint after it has returned; until then either place
 	// may come back.
 	Move([]Move) error
+}
+
+// Usage is what is live in a segment.
+type Usage struct {
+	Bytes   int64
+	Extents int64 // how many runs of bytes these are
+}
+
+// A usage map is what is live per segment. It holds no zero Usage.
+type usage map[uint64]Usage
+
+// count adds sign times an extent.
+func (u usage) count(e seglog.Extent, sign int64) {
+	n := u[e.Segment]
+	n.Bytes += sign * int64(e.Length)
+	n.Extents += sign
+	if n == (Usage{}) {
+		delete(u, e.Segment)
+		return
+	}
+	u[e.Segment] = n
 }
 
 // A Resident is a body, or a chunk that no message has taken yet.
@@ -54,8 +75,8 @@ func indexSegment(list []seglog.Extent, segment uint64) int {
 }
 
 // Live implements Placer.
-func (s *shard) Live() (map[uint64]int64, error) {
-	var out map[uint64]int64
+func (s *shard) Live() (map[uint64]Usage, error) {
+	var out map[uint64]Usage
 	err := s.read(func() error {
 		out = s.m.t.live()
 		return nil

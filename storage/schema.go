@@ -36,7 +36,7 @@ func schema() []string {
 		`CREATE TABLE body (id INTEGER PRIMARY KEY, refs INTEGER, size INTEGER, extents BLOB) STRICT`,
 		`CREATE TABLE summary (body INTEGER PRIMARY KEY, summary BLOB) STRICT`,
 		`CREATE TABLE resident (segment INTEGER, body INTEGER, PRIMARY KEY (segment, body)) STRICT, WITHOUT ROWID`,
-		`CREATE TABLE segment (number INTEGER PRIMARY KEY, live INTEGER) STRICT`,
+		`CREATE TABLE segment (number INTEGER PRIMARY KEY, bytes INTEGER, extents INTEGER) STRICT`,
 		`CREATE TABLE chunk (node INTEGER, boot INTEGER, seq INTEGER, n INTEGER, time INTEGER, extent BLOB,` +
 			` PRIMARY KEY (node, boot, seq, n)) STRICT, WITHOUT ROWID`,
 		`CREATE TABLE delivered (entry INTEGER PRIMARY KEY, delivery BLOB) STRICT`,

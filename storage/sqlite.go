@@ -57,8 +57,8 @@ type database struct {
 	byName   map[nameKey]*mailbox
 	dirty    []*mailbox // whose counts the database does not have
 
-	bytes   map[uint64]int64 // live, per segment
-	stale   map[uint64]bool  // segments whose row is not as bytes has it
+	used    usage
+	stale   map[uint64]bool // segments whose row is not as used has it
 	scratch []byte
 }
 
@@ -81,7 +81,7 @@ func openDatabase(cfg Config) (*database, error) {
 		accounts: map[covey.AccountID]*account{},
 		boxes:    map[covey.MailboxID]*mailbox{},
 		byName:   map[nameKey]*mailbox{},
-		bytes:    map[uint64]int64{},
+		used:     usage{},
 		stale:    map[uint64]bool{},
 	}
 	d.setUp(cfg)
@@ -147,7 +147,6 @@ func (d *database) makeTables(shard covey.ShardID) {
 	d.change(fmt.Sprintf("PRAGMA application_id = %d", applicationID)).run()
 	d.change(fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)).run()
 	d.commitTransaction()
-	d.checkpoint()
 }
 
 // checkSchema refuses a file that another program made or changed: a view or
@@ -193,8 +192,8 @@ func (d *database) load(m *machine) {
 		d.saved = m.meta
 	}
 	q.end()
-	for q := d.query("SELECT number, live FROM segment"); q.next(); {
-		d.bytes[uint64(q.intAt(0))] = q.intAt(1)
+	for q := d.query("SELECT number, bytes, extents FROM segment"); q.next(); {
+		d.used[uint64(q.intAt(0))] = Usage{q.intAt(1), q.intAt(2)}
 	}
 	for q := d.query("SELECT node, boot, seq, n, time, extent FROM chunk ORDER BY time"); q.next(); {
 		id := covey.DeliveryID{Node: covey.NodeID(q.intAt(0)), Boot: uint64(q.intAt(1)), Seq: uint64(q.intAt(2))}

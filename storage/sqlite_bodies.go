@@ -58,7 +58,7 @@ func (d *database) leave(id covey.BodyID, list []seglog.Extent) {
 }
 
 func (d *database) count(e seglog.Extent, sign int64) {
-	countLive(d.bytes, e, sign)
+	d.used.count(e, sign)
 	d.stale[e.Segment] = true
 }
 
@@ -106,7 +106,7 @@ func (d *database) dropUpload(u *upload) {
 	}
 }
 
-func (d *database) live() map[uint64]int64 { return maps.Clone(d.bytes) }
+func (d *database) live() map[uint64]Usage { return maps.Clone(d.used) }
 
 func (d *database) residents(segment uint64, after covey.BodyID, most int) []covey.BodyID {
 	var list []covey.BodyID

@@ -32,8 +32,8 @@ func (d *database) flush(m *machine) {
 	slices.SortFunc(d.dirty, func(a, b *mailbox) int { return cmp.Compare(a.ID, b.ID) })
 	d.flushCounts()
 	for number := range d.stale {
-		if n := d.bytes[number]; n != 0 {
-			d.change("REPLACE INTO segment VALUES (?, ?)").int(int64(number)).int(n).run()
+		if n, ok := d.used[number]; ok {
+			d.change("REPLACE INTO segment VALUES (?, ?, ?)").int(int64(number)).int(n.Bytes).int(n.Extents).run()
 		} else {
 			d.change("DELETE FROM segment WHERE number = ?").int(int64(number)).run()
 		}

@@ -1,11 +1,27 @@
 package storage_test
 
 import (
+	"flag"
+	"os"
 	"testing"
 
 	"github.com/covey-mail/covey/storage"
 	"github.com/covey-mail/covey/storage/storagetest"
 )
+
+// TestMain runs the random tests fewer times than rapid would: each opens
+// databases, and waits for the disk. More with -rapid.checks=N.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if !given {
+		if err := flag.Set("rapid.checks", "40"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 func TestMemory(t *testing.T) {
 	storagetest.Run(t, func(_ testing.TB, cfg storage.Config) storage.State { return storage.OpenMemory(cfg) })
@@ -21,3 +37,5 @@ func openSQLite(t testing.TB, cfg storage.Config) storage.State {
 }
 
 func TestSQLite(t *testing.T) { storagetest.Run(t, openSQLite) }
+
+func TestSQLiteReopen(t *testing.T) { storagetest.RunReopen(t, openSQLite) }

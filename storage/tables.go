@@ -91,8 +91,8 @@ type tables interface {
 
 // placements are the node-local part of tables.
 type placements interface {
-	// live returns the bytes of bodies and chunks per segment of the log.
-	live() map[uint64]int64
+	// live returns what bodies and chunks take of each segment of the log.
+	live() map[uint64]Usage
 
 	// residents returns bodies with extents in a segment, ascending, the first
 	// above after; at most most.

@@ -217,7 +217,7 @@ func (d *driver) liveBytes() int64 {
 	}
 	var sum int64
 	for _, n := range live {
-		sum += n
+		sum += n.Bytes
 	}
 	return sum
 }
@@ -399,8 +399,8 @@ func testPlace(t *testing.T, open Opener) {
 	}
 	now, err := d.state.Live()
 	for segment := range live {
-		if now[segment] != 0 {
-			t.Errorf("segment %d has %d live bytes after all were moved, error %v", segment, now[segment], err)
+		if now[segment] != (storage.Usage{}) {
+			t.Errorf("segment %d has %+v live after all were moved, error %v", segment, now[segment], err)
 		}
 	}
 	c := d.delivery(1, "INBOX", "")

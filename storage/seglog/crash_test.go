@@ -233,8 +233,13 @@ func (r *rig) remove() error {
 	return nil
 }
 
-// crash cuts the power, and sometimes again while the log recovers.
+// crash kills the process or cuts the power, and sometimes cuts it again while
+// the log recovers.
 func (r *rig) crash() error {
+	if _, err := r.disk.Stat("/"); err == nil && r.rnd.IntN(2) == 0 {
+		r.disk.StopAfter(1 << 30)
+		return r.open()
+	}
 	r.disk.Crash(r.rnd.Uint64N(100))
 	for r.rnd.IntN(3) == 0 {
 		r.disk.StopAfter(r.rnd.IntN(4))
@@ -281,7 +286,7 @@ func TestF13_RandomCrashes(t *testing.T) {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		for life := range 6 {
-			r.disk.StopAfter(r.rnd.IntN(60))
+			r.disk.StopAfter(r.rnd.IntN(90))
 			if err := r.run(30); err != nil {
 				t.Fatalf("seed %d, life %d: %v", seed, life, err)
 			}

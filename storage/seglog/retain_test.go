@@ -230,6 +230,49 @@ func TestCopyBodies(t *testing.T) {
 	}
 }
 
+// A suffix that was cut off does not come back when the segment with the entry
+// that cut it off is removed before the one that holds it.
+func TestCutOffStaysAway(t *testing.T) {
+	disk, cfg := memory()
+	cfg.SegmentSize, cfg.Keep = 4<<10, -1
+	l, all := many(t, cfg, 3)
+	mustWrite(t, l, func(b *Batch) { b.Append(2, entries(1, 1, 5, 900)) }) // the next segment
+	mustWrite(t, l, func(b *Batch) { b.Append(1, entries(2, 2, 2, 10)) })
+	mustWrite(t, l, func(b *Batch) { b.Append(2, entries(1, 6, 9, 900)) })
+	mustWrite(t, l, func(b *Batch) { b.Append(2, entries(1, 10, 13, 900)) })
+	l.Applied(1, 2)
+	l.Applied(2, 13)
+	from, to := l.Group(1).within(1)
+	if from < to || len(all) != 3 {
+		t.Fatalf("segment 1 holds live entries %d to %d", from+1, to)
+	}
+	if err := l.Remove(2); err != nil {
+		t.Fatal(err)
+	}
+	disk.Crash(0)
+	l = openTest(t, cfg)
+	if last, _ := l.Group(1).LastIndex(); last != 2 {
+		t.Errorf("last entry %d, want 2", last)
+	}
+	mustWrite(t, l, func(b *Batch) { b.Append(1, entries(3, 3, 3, 10)) })
+	wantEntries(t, l, 1, entries(3, 3, 3, 10))
+}
+
+// What a start shows is on stable storage, though only the process was killed
+// after a Write without sync.
+func TestKilledThenPowerCut(t *testing.T) {
+	disk, cfg := memory()
+	l := openTest(t, cfg)
+	var b Batch
+	b.Append(1, entries(1, 1, 5, 300))
+	if err := l.Write(&b, false); err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, openTest(t, cfg), 1, entries(1, 1, 5, 300))
+	disk.Crash(0)
+	wantEntries(t, openTest(t, cfg), 1, entries(1, 1, 5, 300))
+}
+
 // A damaged footer is made up for by the records.
 func TestDamagedFooter(t *testing.T) {
 	disk, cfg := memory()

@@ -1,6 +1,8 @@
 package imapd
 
 import (
+	"slices"
+
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
 
@@ -21,24 +23,39 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, f *imap.Stor
 	if err != nil || len(uids) == 0 {
 		return err
 	}
-	ctx, cancel := s.op()
-	defer cancel()
-	// What others changed before is told first: the view leaves out the messages
-	// that this changes.
+	// The view does not report the messages that this changes, so what others did
+	// to them before is taken out of it first.
 	if err := s.refresh(mailbox.PollOptions{}); err != nil {
 		return s.answer("STORE", err)
 	}
+	tell := intersect(uids, s.takeFlagUpdates(uids))
 	ops := map[imap.StoreFlagsOp]storage.FlagOp{
 		imap.StoreFlagsSet: storage.SetFlags, imap.StoreFlagsAdd: storage.AddFlags, imap.StoreFlagsDel: storage.RemoveFlags,
 	}
+	ctx, cancel := s.op()
+	defer cancel()
 	if _, err := s.view.Store(ctx, mailbox.Flags{UIDs: uids, Op: ops[f.Op], Flags: flags}); err != nil {
 		return s.answer("STORE", err)
 	}
-	if f.Silent {
-		return nil
+	if !f.Silent {
+		tell = uids
 	}
 	_, uid := setOf(set)
-	return s.Fetch(w, set, &imap.FetchOptions{Flags: true, UID: uid})
+	return s.fetch(w, tell, &imap.FetchOptions{Flags: true, UID: uid})
+}
+
+// takeFlagUpdates takes the changes of flags of messages in uids from what is to
+// be told, and returns which messages those are.
+func (s *session) takeFlagUpdates(uids []storage.UIDRange) []storage.UIDRange {
+	var taken []storage.UIDRange
+	s.pending = slices.DeleteFunc(s.pending, func(u mailbox.Update) bool {
+		if u.Message == nil || !contains(uids, u.Message.UID) {
+			return false
+		}
+		taken = append(taken, storage.UIDRange{First: u.Message.UID, Last: u.Message.UID})
+		return true
+	})
+	return joinRanges(taken)
 }
 
 // Expunge removes messages with \Deleted: those of uids, or all that the client

@@ -35,6 +35,10 @@ func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, o *imap.Fetc
 	if err != nil {
 		return err
 	}
+	return s.fetch(w, uids, o)
+}
+
+func (s *session) fetch(w *imapserver.FetchWriter, uids []storage.UIDRange, o *imap.FetchOptions) error {
 	f := &fetcher{s: s, w: w, o: o, seen: !s.readOnly && setsSeen(o)}
 	n := uint32(batchPlain)
 	if f.summary() {
@@ -72,52 +76,64 @@ func (f *fetcher) summary() bool {
 
 // batch reads some messages and shows them.
 func (f *fetcher) batch(uids []storage.UIDRange) error {
-	var msgs []*storage.Message
-	q := storage.Query{UIDs: uids, Summary: f.summary()}
-	err := f.s.view.Messages(f.s.g.ctx, q, func(m *storage.Message) error {
-		msgs = append(msgs, m)
-		return nil
-	})
+	msgs, err := f.s.messages(f.s.g.ctx, storage.Query{UIDs: uids, Summary: f.summary()})
 	if err != nil {
 		return err
 	}
-	var marked []bool
+	marked := make(map[covey.UID]covey.Flags)
 	if f.seen {
 		marked = f.markSeen(msgs)
 	}
-	for i, m := range msgs {
-		if err := f.message(m, marked != nil && marked[i]); err != nil {
+	for _, m := range msgs {
+		flags, ok := marked[m.UID]
+		if ok {
+			m.Flags = flags
+		}
+		if err := f.message(m, ok); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// markSeen sets \Seen where it is not set, and tells where. A mailbox that can be
-// read but not changed just now is still read.
-func (f *fetcher) markSeen(msgs []*storage.Message) []bool {
-	marked := make([]bool, len(msgs))
+// messages returns some messages of the view.
+func (s *session) messages(ctx context.Context, q storage.Query) ([]*storage.Message, error) {
+	var msgs []*storage.Message
+	err := s.view.Messages(ctx, q, func(m *storage.Message) error {
+		msgs = append(msgs, m)
+		return nil
+	})
+	return msgs, err
+}
+
+// markSeen sets \Seen where it is not set, and returns the flags that those
+// messages have then. A mailbox that can be read but not changed just now is
+// still read.
+func (f *fetcher) markSeen(msgs []*storage.Message) map[covey.UID]covey.Flags {
 	var uids []storage.UIDRange
-	for i, m := range msgs {
+	for _, m := range msgs {
 		if m.Flags.System&covey.Seen == 0 {
-			marked[i] = true
 			uids = append(uids, storage.UIDRange{First: m.UID, Last: m.UID})
 		}
 	}
 	if len(uids) == 0 {
 		return nil
 	}
+	uids = joinRanges(uids)
 	ctx, cancel := f.s.op()
 	defer cancel()
 	seen := covey.Flags{System: covey.Seen}
-	if _, err := f.s.view.Store(ctx, mailbox.Flags{UIDs: joinRanges(uids), Op: storage.AddFlags, Flags: seen}); err != nil {
+	_, err := f.s.view.Store(ctx, mailbox.Flags{UIDs: uids, Op: storage.AddFlags, Flags: seen})
+	if err == nil {
+		msgs, err = f.s.messages(ctx, storage.Query{UIDs: uids})
+	}
+	if err != nil {
 		f.s.replyLog("FETCH", err)
 		return nil
 	}
-	for i, m := range msgs {
-		if marked[i] {
-			m.Flags.System |= covey.Seen
-		}
+	marked := make(map[covey.UID]covey.Flags, len(msgs))
+	for _, m := range msgs {
+		marked[m.UID] = m.Flags
 	}
 	return marked
 }

@@ -184,7 +184,10 @@ func (c *cut) scan(part []byte) *literal {
 		return nil
 	}
 	open := bytes.LastIndexByte(part, '{')
-	lit := parseLiteral(part[open+1 : len(part)-1])
+	var lit *literal
+	if open >= 0 {
+		lit = parseLiteral(part[open+1 : len(part)-1])
+	}
 	if lit == nil {
 		c.refuse(bad("Malformed literal"))
 		c.fatal = bytes.HasSuffix(part, []byte("+}"))

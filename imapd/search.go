@@ -92,12 +92,12 @@ func (g *guard) saveSearch(cmd command, program *search) *imap.Error {
 // find runs a program over the view, within Config.SearchTime. A failed search
 // that was to be saved saves nothing (RFC 5182 section 2.1).
 func (s *session) find(program *search) ([]storage.UIDRange, error) {
-	if program.save {
-		defer func(before []storage.UIDRange) { s.saved = before }(nil)
-	}
 	m, err := s.compile(&program.key)
 	if err != nil {
 		return nil, err
+	}
+	if program.save {
+		s.saved = nil
 	}
 	ctx, cancel := context.WithTimeout(s.g.ctx, s.g.s.cfg.SearchTime)
 	defer cancel()
@@ -197,11 +197,7 @@ func (m *matching) run(ctx context.Context, s *session) ([]storage.UIDRange, err
 	for len(uids) > 0 {
 		var batch []storage.UIDRange
 		batch, uids = take(uids, n)
-		var msgs []*storage.Message
-		err := s.view.Messages(ctx, storage.Query{UIDs: batch, Summary: m.summary}, func(msg *storage.Message) error {
-			msgs = append(msgs, msg)
-			return nil
-		})
+		msgs, err := s.messages(ctx, storage.Query{UIDs: batch, Summary: m.summary})
 		if err != nil {
 			return nil, err
 		}

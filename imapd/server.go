@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,7 +80,11 @@ type libraryLog struct{ log *slog.Logger }
 
 // Printf implements imapserver.Logger.
 func (l libraryLog) Printf(format string, args ...any) {
-	l.log.Debug("go-imap: " + fmt.Sprintf(format, args...))
+	level := slog.LevelDebug
+	if strings.HasPrefix(format, "panic") {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, "go-imap: "+fmt.Sprintf(format, args...))
 }
 
 // Serve accepts connections from l, which it closes, until Shutdown or Close; it
@@ -134,19 +140,28 @@ func (s *Server) accept(conn net.Conn) {
 
 // greet does the login front of a connection and hands it on.
 func (s *Server) greet(f *front) {
-	defer f.cancel()
+	defer s.forget(f)
 	var l *login
 	if t, ok := f.conn.(*tls.Conn); !ok || t.HandshakeContext(f.ctx) == nil {
 		l = f.run()
 	}
-	s.mu.Lock()
-	delete(s.fronts, f)
-	s.mu.Unlock()
 	if l == nil {
 		_ = f.conn.Close() // nothing left to say to it
 		return
 	}
 	s.handOver(f.conn, *l)
+}
+
+// forget ends a front, also one that panicked.
+func (s *Server) forget(f *front) {
+	if v := recover(); v != nil {
+		s.cfg.Logger.Error("panic in login front", "session", f.id, "panic", v, "stack", string(debug.Stack()))
+		_ = f.raw.Close() // nothing sensible left to say
+	}
+	f.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.fronts, f)
 }
 
 // handOver gives a connection that is logged in to go-imap, behind a guard. What

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/covey-mail/covey/node"
+)
+
+type serveCmd struct {
+	Config     string `help:"Configuration file (TOML)." placeholder:"FILE"`
+	Data       string `help:"Data folder; made if it is not there." placeholder:"DIR"`
+	PortOffset int    `help:"Number added to each default port, for several nodes on one host." placeholder:"N"`
+}
+
+// Run serves until ctx ends.
+func (c *serveCmd) Run(ctx context.Context, io stdio) error {
+	cfg, err := source{file: c.Config, data: c.Data, offset: c.PortOffset, getenv: os.LookupEnv}.load()
+	if err != nil {
+		return err
+	}
+	cfg.Version = version
+	cfg.Logger = logger(io, cfg.Node.Debug)
+	n, err := node.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	for _, l := range n.Listening() {
+		fmt.Fprintf(io.out, "listening %s %s\n", l.Service, l.Address)
+	}
+	fmt.Fprintln(io.out, "ready")
+	notify("READY=1")
+	select {
+	case <-ctx.Done():
+	case <-n.Failed():
+	}
+	notify("STOPPING=1")
+	return n.Stop()
+}
+
+// logger writes to standard error, so that standard output has only the lines
+// that a script waits for.
+func logger(io stdio, debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))
+}
+
+// notify tells systemd, if it started us, about the state of the service
+// (sd_notify(3)). No one else is concerned when that does not succeed.
+func notify(state string) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	if strings.HasPrefix(path, "@") {
+		path = "\x00" + path[1:]
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte(state))
+}

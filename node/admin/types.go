@@ -1,0 +1,154 @@
+package admin
+
+import (
+	"strings"
+	"time"
+
+	"github.com/covey-mail/covey"
+)
+
+// Names of the operations; beside each its request and response.
+const (
+	DomainAdd    = "domain.add"    // Name → Done
+	DomainRemove = "domain.remove" // Name → Done
+	DomainList   = "domain.list"   // Empty → []Domain
+	UserAdd      = "user.add"      // UserRequest → User
+	UserSet      = "user.set"      // UserRequest → User
+	UserRemove   = "user.remove"   // Name → Done
+	UserShow     = "user.show"     // Name → User
+	UserList     = "user.list"     // Page → []User
+	UserImport   = "user.import"   // ImportRequest → ImportResult
+	AliasAdd     = "alias.add"     // Alias → Done
+	AliasSet     = "alias.set"     // Alias → Done
+	AliasRemove  = "alias.remove"  // Name → Done
+	AliasList    = "alias.list"    // Page → []Alias
+	NodeStatus   = "status"        // Empty → Status
+	NodeCheck    = "check"         // Empty → CheckResult
+)
+
+// Empty is a request without fields.
+type Empty struct{}
+
+// Done is a response that says only that it was done.
+type Done struct{}
+
+// Name names a domain, an address or an alias.
+type Name struct {
+	Name string `json:"name"`
+}
+
+// A Domain is a domain that Covey takes mail for.
+type Domain struct {
+	Name     string `json:"name"`
+	Accounts int    `json:"accounts"`
+	Aliases  int    `json:"aliases"`
+}
+
+// UserRequest makes or changes an account. Nil fields are left as they are.
+type UserRequest struct {
+	Address  string  `json:"address"`
+	Password *string `json:"password,omitempty"` // in clear
+	Hash     *string `json:"hash,omitempty"`     // with {SCHEME} in front; instead of Password
+	Quota    *int64  `json:"quota,omitempty"`    // bytes; 0: none, -1: the default
+	Disabled *bool   `json:"disabled,omitempty"`
+}
+
+// A User is an account as the directory and its shard know it.
+type User struct {
+	Address  string          `json:"address"`
+	ID       covey.AccountID `json:"id"`
+	Shard    covey.ShardID   `json:"shard"`
+	Quota    int64           `json:"quota"` // bytes, 0: none
+	Disabled bool            `json:"disabled"`
+	Created  time.Time       `json:"created"`
+	Bytes    int64           `json:"bytes"`
+	Messages int64           `json:"messages"`
+}
+
+// A Page asks for part of a list in the order of names.
+type Page struct {
+	Prefix string `json:"prefix,omitempty"`
+	After  string `json:"after,omitempty"` // the last name of the page before
+	Limit  int    `json:"limit,omitempty"` // 0: 1,000
+}
+
+// An Alias is an address that leads to others. Local part "" is the domain's
+// catch-all, written @domain.
+type Alias struct {
+	Address string   `json:"address"`
+	Targets []string `json:"targets"`
+}
+
+// ImportRequest brings lines of an import file.
+type ImportRequest struct {
+	First int      `json:"first"` // line number of Lines[0]
+	Lines []string `json:"lines"`
+}
+
+// ImportResult counts what an import did.
+type ImportResult struct {
+	Added   int      `json:"added"`
+	Updated int      `json:"updated"`
+	Same    int      `json:"unchanged"`
+	Errors  []string `json:"errors,omitempty"` // each with its line number; at most 100 a request
+	Failed  int      `json:"failed"`
+}
+
+// Status is the state of a node.
+type Status struct {
+	Node     string    `json:"node"`
+	Version  string    `json:"version"`
+	Hostname string    `json:"hostname"`
+	Started  time.Time `json:"started"`
+	Ready    bool      `json:"ready"`
+	Data     string    `json:"data"`
+	DiskFree int64     `json:"disk_free"`
+	DiskFull bool      `json:"disk_full"`
+	LogBytes int64     `json:"log_bytes"`
+	Segments int       `json:"segments"`
+	Domains  int       `json:"domains"`
+	Accounts int64     `json:"accounts"`
+	Listen   []Listen  `json:"listen"`
+	Shards   []Shard   `json:"shards"`
+}
+
+// Listen is one listener.
+type Listen struct {
+	Service string `json:"service"`
+	Address string `json:"address"`
+}
+
+// Shard is one Raft group on this node.
+type Shard struct {
+	ID       covey.ShardID `json:"id"`
+	Leader   string        `json:"leader"` // node id, empty: none known
+	Term     uint64        `json:"term"`
+	Applied  uint64        `json:"applied"`
+	Commit   uint64        `json:"commit"`
+	Stopped  string        `json:"stopped,omitempty"` // why the group no longer runs here
+	LiveData int64         `json:"live_bytes"`
+}
+
+// CheckResult is what a check found.
+type CheckResult struct {
+	Shards    int      `json:"shards"`
+	LiveBytes int64    `json:"live_bytes"` // of messages, all of them read and compared with their checksums
+	Problems  []string `json:"problems"`
+}
+
+// Secret returns what the directory stores a password from: the hash, or the
+// password marked as one in clear, so that no password is taken for a hash.
+func (r UserRequest) Secret() (string, error) {
+	switch {
+	case r.Hash != nil && r.Password != nil:
+		return "", covey.Errorf(covey.Invalid, "give a password or a hash, not both")
+	case r.Hash != nil:
+		if !strings.HasPrefix(*r.Hash, "{") {
+			return "", covey.Errorf(covey.Invalid, "a hash needs its {SCHEME} in front, as Dovecot writes it: {ARGON2ID}$argon2id$…")
+		}
+		return *r.Hash, nil
+	case r.Password != nil && *r.Password != "":
+		return "{PLAIN}" + *r.Password, nil
+	}
+	return "", covey.Errorf(covey.Invalid, "no password given")
+}

@@ -1,0 +1,177 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/covey-mail/covey"
+)
+
+// Config is the configuration of one node. The toml names are the keys of the
+// configuration file; cmd/covey reads it and the environment.
+type Config struct {
+	Node    NodeConfig    `toml:"node"`
+	Listen  ListenConfig  `toml:"listen"`
+	TLS     TLSConfig     `toml:"tls"`
+	Limits  LimitsConfig  `toml:"limits"`
+	Cluster ClusterConfig `toml:"cluster"`
+
+	Version string       `toml:"-"` // of the program, for status and logs
+	Logger  *slog.Logger `toml:"-"` // nil: discard
+}
+
+// NodeConfig is the [node] table.
+type NodeConfig struct {
+	Data     string `toml:"data"`     // the data folder; required
+	Hostname string `toml:"hostname"` // said in greetings and Received lines; empty: the host's name
+	Debug    bool   `toml:"debug"`    // pprof on the metrics listener, debug log lines
+}
+
+// ListenConfig is the [listen] table: for each service the addresses, host:port
+// or unix:/path, that it listens on. An empty list turns a service off.
+type ListenConfig struct {
+	SMTP        []string `toml:"smtp"`
+	Submission  []string `toml:"submission"`
+	Submissions []string `toml:"submissions"`
+	LMTP        []string `toml:"lmtp"`
+	IMAP        []string `toml:"imap"`
+	IMAPS       []string `toml:"imaps"`
+	POP3        []string `toml:"pop3"`
+	POP3S       []string `toml:"pop3s"`
+	Metrics     []string `toml:"metrics"`
+}
+
+// TLSConfig is the [tls] table. Without both, a self-signed certificate is made
+// once and kept in the data folder.
+type TLSConfig struct {
+	Cert string `toml:"cert"` // file with the certificate chain, PEM
+	Key  string `toml:"key"`  // file with its private key, PEM
+}
+
+// LimitsConfig is the [limits] table. Zero means the default beside it.
+type LimitsConfig struct {
+	MessageSize     int64    `toml:"message_size"`      // bytes of one message; 50 MiB
+	Recipients      int      `toml:"recipients"`        // of one transaction; 100
+	Quota           int64    `toml:"quota"`             // bytes of an account that has no quota of its own; 0: none
+	Connections     int      `toml:"connections"`       // of each service; 4,000
+	PerAddress      int      `toml:"per_address"`       // connections of each service from one remote address; 50
+	SessionsPerUser int      `toml:"sessions_per_user"` // IMAP sessions of one account; 50
+	LMTPPeers       []string `toml:"lmtp_peers"`        // networks beside loopback that may speak LMTP, as CIDR
+	ClearTextLogin  string   `toml:"clear_text_login"`  // "loopback" or "never"; loopback
+	DiskReserve     int64    `toml:"disk_reserve"`      // bytes kept free for reading and deleting; 64 MiB
+	CheckpointEvery Duration `toml:"checkpoint_every"`  // how often each shard's database is put on disk; 60s
+}
+
+// ClusterConfig is the [cluster] table.
+type ClusterConfig struct {
+	Shards int `toml:"shards"` // mailbox shards, fixed when the data folder is made; 16
+}
+
+// Duration is a time.Duration written as "90s" or "10m".
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil && v < 0 {
+		err = covey.Errorf(covey.Invalid, "duration %q is negative", b)
+	}
+	*d = Duration(v)
+	return err
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// DefaultConfig returns the configuration of a node on the standard ports, each
+// raised by offset, with its data in data.
+func DefaultConfig(data string, offset int) Config {
+	on := func(host string, port int) []string {
+		return []string{host + ":" + strconv.Itoa(port+offset)}
+	}
+	return Config{
+		Node: NodeConfig{Data: data},
+		Listen: ListenConfig{
+			SMTP: on("", 25), Submission: on("", 587), Submissions: on("", 465),
+			IMAP: on("", 143), IMAPS: on("", 993), POP3: on("", 110), POP3S: on("", 995),
+			LMTP:    append(on("127.0.0.1", 24), "unix:"+data+"/lmtp.sock"),
+			Metrics: on("127.0.0.1", 9925),
+		},
+		Limits: LimitsConfig{
+			MessageSize: 50 << 20, Recipients: 100, Connections: 4000, PerAddress: 50, SessionsPerUser: 50,
+			ClearTextLogin: "loopback", DiskReserve: 64 << 20, CheckpointEvery: Duration(time.Minute),
+		},
+		Cluster: ClusterConfig{Shards: 16},
+	}
+}
+
+// Bounds on the number of shards: each costs a database and a Raft group.
+const maxShards = 4096
+
+// validate checks what can be checked without touching anything and fills in
+// what is left open.
+func (c *Config) validate() error {
+	if c.Node.Data == "" {
+		return covey.Errorf(covey.Invalid, "no data folder: set [node] data, COVEY_NODE_DATA or --data DIR")
+	}
+	if c.Cluster.Shards < 1 || c.Cluster.Shards > maxShards {
+		return covey.Errorf(covey.Invalid, "[cluster] shards is %d: want 1 to %d", c.Cluster.Shards, maxShards)
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		return covey.Errorf(covey.Invalid, "[tls] cert and key go together: set both or neither")
+	}
+	if l := c.Limits.ClearTextLogin; l != "loopback" && l != "never" {
+		return covey.Errorf(covey.Invalid, `[limits] clear_text_login is %q: want "loopback" or "never"`, l)
+	}
+	for _, l := range c.Listen.services() {
+		for _, a := range l.addrs {
+			if err := checkListen(l.name, a); err != nil {
+				return err
+			}
+		}
+	}
+	if c.Node.Hostname == "" {
+		c.Node.Hostname, _ = os.Hostname()
+	}
+	if _, err := covey.ParseDomain(c.Node.Hostname); err != nil {
+		return covey.Errorf(covey.Invalid, "[node] hostname %q is not a host name", c.Node.Hostname)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func checkListen(service, addr string) error {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if !strings.HasPrefix(path, "/") {
+			return covey.Errorf(covey.Invalid, "[listen] %s: %q: a Unix socket needs an absolute path", service, addr)
+		}
+		return nil
+	}
+	i := strings.LastIndexByte(addr, ':')
+	port, err := strconv.Atoi(addr[i+1:])
+	if i < 0 || err != nil || port < 0 || port > 65535 {
+		return covey.Errorf(covey.Invalid, "[listen] %s: %q: want host:port or unix:/path", service, addr)
+	}
+	if service == "lmtp" && port == 25 { // RFC 2033 section 5
+		return covey.Errorf(covey.Invalid, "[listen] lmtp: %q: LMTP must not be on port 25", addr)
+	}
+	return nil
+}
+
+// service is one key of [listen].
+type service struct {
+	name  string
+	addrs []string
+}
+
+func (l ListenConfig) services() []service {
+	return []service{
+		{"smtp", l.SMTP}, {"submission", l.Submission}, {"submissions", l.Submissions}, {"lmtp", l.LMTP},
+		{"imap", l.IMAP}, {"imaps", l.IMAPS}, {"pop3", l.POP3}, {"pop3s", l.POP3S}, {"metrics", l.Metrics},
+	}
+}

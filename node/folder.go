@@ -1,0 +1,147 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/durable"
+)
+
+// ErrLocked is the error of a data folder that another process uses.
+var ErrLocked = errors.New("data folder is in use by a running node")
+
+// folderVersion is the version of the data folder's layout.
+const folderVersion = 1
+
+// identity is what DIR/node.toml holds: who the node is. It is written before
+// anything else is made in the folder.
+type identity struct {
+	Version int    `toml:"version"`
+	Node    string `toml:"node"`    // covey.NodeID
+	Cluster string `toml:"cluster"` // random, 32 hexadecimal digits
+	Shards  int    `toml:"shards"`  // mailbox shards of the cluster
+	Boot    uint64 `toml:"boot"`    // starts so far; part of delivery ids
+}
+
+// folder is a locked data folder.
+//
+//	node.toml     identity
+//	lock          locked (flock) while a node runs
+//	log/          the log's segments (storage/seglog)
+//	directory.db  the directory's state
+//	shards/N.db   each mailbox shard's state
+//	tls/          the self-signed certificate, if there is no other
+//	reserve       space kept for a full disk
+//	admin.sock, lmtp.sock
+type folder struct {
+	fs   durable.FS
+	dir  string
+	id   covey.NodeID
+	self identity
+	lock *os.File
+}
+
+// shardPath is the database of a mailbox shard.
+func (f *folder) shardPath(id covey.ShardID) string {
+	return f.path("shards", fmt.Sprintf("%04d.db", id))
+}
+
+func (f *folder) path(elem ...string) string {
+	return filepath.Join(append([]string{f.dir}, elem...)...)
+}
+
+// openFolder locks the folder, making it if it is not there. shards is for a new
+// one; an old one keeps its own number.
+func openFolder(fs durable.FS, dir string, shards int) (*folder, error) {
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data folder: %w", err)
+	}
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := &folder{fs: fs, dir: dir, lock: lock}
+	if err := f.identify(shards); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return f, nil
+}
+
+// openOldFolder is openFolder for a folder that must be there already.
+func openOldFolder(fs durable.FS, dir string) (*folder, error) {
+	if _, err := fs.Stat(filepath.Join(dir, "node.toml")); err != nil {
+		return nil, covey.Errorf(covey.NotFound, "%s is not a data folder of covey: %w", dir, err)
+	}
+	return openFolder(fs, dir, 0)
+}
+
+func lockFolder(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", dir, ErrLocked), lock.Close())
+	}
+	return lock, nil
+}
+
+// identify reads node.toml, or makes it in a folder that holds nothing yet.
+func (f *folder) identify(shards int) error {
+	const most = 64 << 10
+	b, err := durable.ReadFile(f.fs, f.path("node.toml"), most)
+	if errors.Is(err, os.ErrNotExist) {
+		return f.create(shards)
+	}
+	if err != nil {
+		return fmt.Errorf("read identity: %w", err)
+	}
+	if err := toml.Unmarshal(b, &f.self); err != nil {
+		return covey.Errorf(covey.Corrupt, "%s is damaged: %v: restore it from a copy; the node must not get a new identity over old data", f.path("node.toml"), err)
+	}
+	if f.self.Version != folderVersion {
+		return covey.Errorf(covey.Invalid, "data folder %s has layout version %d, this program knows %d: use the program version that made it", f.dir, f.self.Version, folderVersion)
+	}
+	f.id, err = covey.ParseNodeID(f.self.Node)
+	return err
+}
+
+func (f *folder) create(shards int) error {
+	if _, err := f.fs.Stat(f.path("log")); err == nil {
+		return covey.Errorf(covey.Corrupt, "data folder %s has a log but no node.toml: restore the file from a copy; the node must not get a new identity over old data", f.dir)
+	}
+	var b [24]byte
+	_, _ = rand.Read(b[:])                                     // never fails (crypto/rand)
+	f.id = covey.NodeID(binary.BigEndian.Uint64(b[:8])>>1 | 1) // Raft keeps the highest ids for itself
+	f.self = identity{Version: folderVersion, Node: f.id.String(), Cluster: fmt.Sprintf("%x", b[8:]), Shards: shards}
+	return f.save()
+}
+
+// nextBoot counts a start; it is on disk before it returns.
+func (f *folder) nextBoot() (uint64, error) {
+	f.self.Boot++
+	return f.self.Boot, f.save()
+}
+
+func (f *folder) save() error {
+	b, err := toml.Marshal(f.self)
+	if err != nil {
+		return fmt.Errorf("encode identity: %w", err)
+	}
+	head := "# Who this node is. Written by covey; do not edit, do not copy to another node.\n"
+	if err := durable.WriteFile(f.fs, f.path("node.toml"), append([]byte(head), b...), 0o600); err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	return nil
+}
+
+// Close unlocks the folder.
+func (f *folder) Close() error { return f.lock.Close() }

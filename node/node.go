@@ -1,0 +1,320 @@
+// Package node assembles one node of Covey: it opens the data folder, starts the
+// engine, the services and the front ends in an order that is written down in
+// Start, and stops them in one that is written down in Stop.
+//
+// Two nodes can run in one process; nothing here is global. Configuration comes
+// in as a Config; reading files and the environment is cmd's affair.
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/delivery"
+	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/serve"
+	"github.com/covey-mail/covey/logon"
+	"github.com/covey-mail/covey/mailbox"
+	"github.com/covey-mail/covey/replica"
+	"github.com/covey-mail/covey/storage"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// A Node is a running node. Its methods may be called concurrently.
+type Node struct {
+	cfg         Config
+	log         *slog.Logger
+	started     time.Time
+	folder      *folder
+	disk        *disk
+	seglog      *seglog.Log
+	host        *replica.Host
+	metrics     *prometheus.Registry
+	connMetrics *serve.Metrics
+
+	shards         shards
+	directory      *directory.Service
+	directoryState *directory.State
+	logon          *logon.Service
+	mailboxes      *mailbox.Service
+	delivery       *delivery.Service
+
+	certs      *certs
+	fronts     fronts
+	ready      readiness
+	background sync.WaitGroup
+	endWork    context.CancelFunc // ends what runs in background beside the host
+	endHost    context.CancelFunc
+	hostDone   chan struct{} // closed when the host has stopped
+	hostErr    error         // why; read after hostDone
+	stop       sync.Once
+	stopErr    error
+}
+
+// Timeouts of starting and stopping.
+const (
+	electTimeout = 30 * time.Second // for every group to have a leader
+	drainTimeout = 15 * time.Second // for transactions under way to finish
+)
+
+// Start starts a node and returns when it serves. ctx bounds the start only.
+//
+// The order, with the reason for each step:
+//
+//  1. the folder is locked and says who we are, before anything can write to it;
+//  2. the start is counted, so that delivery ids never repeat;
+//  3. the reserve is taken, so that the rest finds out about a full disk early;
+//  4. the log is opened: it is the authority on what happened;
+//  5. the states are opened and replay what the log has above them;
+//  6. the groups elect leaders: nothing can be acknowledged before;
+//  7. services, which propose to the groups;
+//  8. the admin socket, so that an operator can look at a node that waits;
+//  9. the front ends, last, because a listener that answers promises service.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry()}
+	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, step := range []func(context.Context) error{
+		n.openFolder, n.openEngine, n.runEngine, n.elect, n.found, n.startServices, n.startAdmin, n.startFronts,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, n.Stop())
+		}
+	}
+	n.ready.set()
+	n.log.Info("ready", "node", n.folder.id.String(), "version", cfg.Version, "took", time.Since(n.started).Round(time.Millisecond))
+	return n, nil
+}
+
+func (n *Node) openFolder(context.Context) (err error) {
+	if n.folder, err = openFolder(durable.OS(), n.cfg.Node.Data, n.cfg.Cluster.Shards); err != nil {
+		return err
+	}
+	n.log = n.log.With("node", n.folder.id.String())
+	n.cfg.Logger = n.cfg.Logger.With("node", n.folder.id.String())
+	if _, err = n.folder.nextBoot(); err != nil {
+		return err
+	}
+	if n.disk, err = openDisk(n.folder, n.cfg.Limits.DiskReserve, n.cfg.Logger); err != nil {
+		return err
+	}
+	n.certs, err = openCerts(n.folder, n.cfg)
+	return err
+}
+
+// openEngine opens the log and the states and brings them together. What it
+// opened is closed by runEngine's host, or here if that is not reached.
+func (n *Node) openEngine(context.Context) (err error) {
+	const alone = -1 // no other node will ask for old entries
+	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), Keep: alone, Logger: n.cfg.Logger})
+	if err != nil {
+		return fmt.Errorf("%w%s", err, hint(err))
+	}
+	m := replica.NewMetrics()
+	n.metrics.MustRegister(m.Collectors()...)
+	n.host, err = replica.New(replica.Config{
+		Node: n.folder.id, Log: n.seglog, Logger: n.cfg.Logger, Metrics: m,
+		CheckpointEvery: time.Duration(n.cfg.Limits.CheckpointEvery),
+	})
+	if err != nil {
+		return err
+	}
+	st, err := directory.OpenState(directory.Config{Path: n.folder.path("directory.db")})
+	if err != nil {
+		return err
+	}
+	n.directoryState = st
+	if err := n.add(covey.DirectoryShard, st); err != nil {
+		return err
+	}
+	if n.directory, err = directory.New(directory.ServiceConfig{State: st, Proposer: n.host, Logger: n.cfg.Logger}); err != nil {
+		return err
+	}
+	return n.openShards()
+}
+
+func (n *Node) openShards() error {
+	if err := n.folder.fs.MkdirAll(n.folder.path("shards"), 0o700); err != nil {
+		return fmt.Errorf("make folder for shards: %w", err)
+	}
+	n.shards = shards{host: n.host, states: make(map[covey.ShardID]storage.State)}
+	// Before the states, which call it as soon as commands are applied.
+	n.mailboxes = mailbox.New(mailbox.Config{
+		Shards: n.shards, Bodies: n.seglog, Room: n.disk.room, Logger: n.cfg.Logger,
+		Uploads: mailbox.NewSequence(n.folder.id, n.folder.self.Boot),
+	})
+	for id := covey.ShardID(1); id <= covey.ShardID(n.folder.self.Shards); id++ {
+		st, err := storage.Open(n.shardConfig(id))
+		if err != nil {
+			return err
+		}
+		if err := n.add(id, st); err != nil {
+			return err
+		}
+		n.shards.states[id] = st
+	}
+	return nil
+}
+
+func (n *Node) shardConfig(id covey.ShardID) storage.Config {
+	return storage.Config{
+		Shard: id, Path: n.folder.shardPath(id), Logger: n.cfg.Logger,
+		Changed: func(_ covey.AccountID, box covey.MailboxID) { n.mailboxes.Changed(id, box) },
+	}
+}
+
+// add brings a state machine to the host, which owns it from then on.
+func (n *Node) add(id covey.ShardID, sm replica.StateMachine) error {
+	err := n.host.Add(id, sm, []covey.NodeID{n.folder.id})
+	if err != nil {
+		return errors.Join(fmt.Errorf("%w%s", err, hint(err)), sm.Close())
+	}
+	return nil
+}
+
+// hint says what to do about damage.
+func hint(err error) string {
+	if errors.Is(err, covey.Corrupt) {
+		return ": keep the folder as it is, run covey check on it, and see docs/operating.md, «A check found damage»"
+	}
+	return ""
+}
+
+// runEngine starts the host.
+func (n *Node) runEngine(context.Context) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.endHost, n.hostDone = cancel, make(chan struct{})
+	go func() { // stopHost waits for it
+		defer close(n.hostDone)
+		n.hostErr = n.host.Run(ctx)
+	}()
+	return nil
+}
+
+// elect waits until every group has a leader and has applied what was committed.
+func (n *Node) elect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, electTimeout)
+	defer cancel()
+	for id := covey.ShardID(0); id <= covey.ShardID(n.folder.self.Shards); id++ {
+		for {
+			err := n.host.ReadIndex(ctx, id)
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("wait for a leader of shard %d: %w", id, err)
+			case <-n.hostDone:
+				return fmt.Errorf("engine stopped: %w", n.hostErr)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// found makes the cluster in a new directory, and checks that an old one is ours.
+func (n *Node) found(ctx context.Context) error {
+	id, shards := n.directory.Cluster()
+	var want directory.ClusterID
+	if _, err := hex.Decode(want[:], []byte(n.folder.self.Cluster)); err != nil {
+		return covey.Errorf(covey.Corrupt, "%s: cluster id %q", n.folder.path("node.toml"), n.folder.self.Cluster)
+	}
+	if shards == 0 {
+		return n.directory.Found(ctx, want, uint32(n.folder.self.Shards))
+	}
+	if id != want || int(shards) != n.folder.self.Shards {
+		return covey.Errorf(covey.Corrupt, "the directory belongs to another cluster than %s says: a file of another node was copied here", n.folder.path("node.toml"))
+	}
+	if n.cfg.Cluster.Shards != n.folder.self.Shards {
+		n.log.Warn("the number of shards is fixed when the data folder is made", "configured", n.cfg.Cluster.Shards, "shards", n.folder.self.Shards)
+	}
+	return nil
+}
+
+func (n *Node) startServices(context.Context) (err error) {
+	n.delivery = delivery.New(delivery.Config{
+		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room, Logger: n.cfg.Logger,
+	})
+	if n.logon, err = logon.New(logon.Config{Directory: n.directory, Logger: n.cfg.Logger}); err != nil {
+		return err
+	}
+	n.metrics.MustRegister(n.directory.Metrics().Collectors()...)
+	n.metrics.MustRegister(n.logon.Metrics().Collectors()...)
+	ctx, cancel := context.WithCancel(context.Background())
+	n.endWork = cancel
+	n.background.Go(func() { n.disk.watch(ctx) })
+	n.background.Go(func() { n.dropRemoved(ctx) })
+	return n.startCompactor(ctx)
+}
+
+// Listening returns the addresses of the listeners.
+func (n *Node) Listening() []Listening { return n.fronts.listening }
+
+// Failed is closed when the engine has stopped by itself: the node cannot go on
+// and must be stopped. Stop returns the reason.
+func (n *Node) Failed() <-chan struct{} { return n.hostDone }
+
+// Stop stops the node and returns why it failed, if it did. It may be called
+// more than once and waits for the first call.
+//
+// The order, with the reason for each step:
+//
+//  1. not ready: a load balancer looks elsewhere;
+//  2. the front ends finish what is under way and take nothing new: everything
+//     below still works for them;
+//  3. background work, which proposes to the groups too;
+//  4. the host: it answers what waits, checkpoints the states and closes them;
+//  5. the log, which the states' last checkpoint needed;
+//  6. the admin socket, so that status answers until the end;
+//  7. the lock, when nothing writes any more.
+func (n *Node) Stop() error {
+	n.stop.Do(func() {
+		n.ready.clear()
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		errs := []error{n.fronts.shutdown(ctx)}
+		if n.endWork != nil {
+			n.endWork()
+		}
+		n.background.Wait()
+		errs = append(errs, n.stopEngine(), n.fronts.closeAdmin(ctx))
+		if n.folder != nil {
+			errs = append(errs, n.folder.Close())
+		}
+		n.stopErr = errors.Join(errs...)
+	})
+	return n.stopErr
+}
+
+// stopEngine stops the host, which closes the states, and closes the log.
+func (n *Node) stopEngine() error {
+	var errs []error
+	switch {
+	case n.endHost != nil:
+		n.endHost()
+		<-n.hostDone
+		errs = append(errs, n.hostErr)
+	case n.host != nil:
+		// Start ended before the host ran. Run closes the states in any case.
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		errs = append(errs, n.host.Run(ctx))
+	}
+	if n.seglog != nil {
+		errs = append(errs, n.seglog.Close())
+	}
+	return errors.Join(errs...)
+}

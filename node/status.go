@@ -1,0 +1,47 @@
+package node
+
+import (
+	"context"
+
+	"github.com/covey-mail/covey/node/admin"
+)
+
+// status describes the node for an operator.
+func (n *Node) status(context.Context, admin.Empty) (admin.Status, error) {
+	s := admin.Status{
+		Node: n.folder.id.String(), Version: n.cfg.Version, Hostname: n.cfg.Node.Hostname, Started: n.started,
+		Ready: n.ready.check() == nil, Data: n.folder.dir, DiskFree: n.disk.free.Load(), DiskFull: n.disk.full.Load(),
+		Listen: []admin.Listen{}, Shards: []admin.Shard{},
+	}
+	for _, seg := range n.seglog.Segments() {
+		s.LogBytes += seg.Size
+		s.Segments++
+	}
+	for _, d := range n.directory.Domains() {
+		s.Domains++
+		s.Accounts += int64(d.Accounts)
+	}
+	for _, l := range n.fronts.listening {
+		s.Listen = append(s.Listen, admin.Listen{Service: l.Service, Address: l.Address})
+	}
+	for _, g := range n.host.Status() {
+		sh := admin.Shard{ID: g.Group, Term: g.Term, Applied: g.Applied, Commit: g.Committed}
+		if g.Leader != 0 {
+			sh.Leader = g.Leader.String()
+		}
+		if g.Fault != nil {
+			sh.Stopped = g.Fault.Error()
+		}
+		if st, ok := n.shards.states[g.Group]; ok {
+			live, err := st.Live()
+			if err != nil {
+				return s, err
+			}
+			for _, bytes := range live {
+				sh.LiveData += bytes.Bytes
+			}
+		}
+		s.Shards = append(s.Shards, sh)
+	}
+	return s, nil
+}

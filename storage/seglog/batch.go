@@ -21,6 +21,7 @@ type Batch struct {
 	late    []change // hard states and memberships, encoded by seal
 	fixed   int      // length of buf and number of changes …
 	fixedN  int      // … before seal added late; 0 while it has not
+	vote    [8]byte  // payload that seal is making
 }
 
 // A change is a record and what it means to its group.
@@ -120,8 +121,7 @@ func (b *Batch) seal() {
 	b.unseal()
 	fixed, fixedN := len(b.buf), len(b.changes)
 	for _, c := range b.late {
-		var vote [8]byte
-		payload := vote[:]
+		payload := b.vote[:]
 		if c.kind == kindHardState {
 			binary.LittleEndian.PutUint64(payload, c.vote)
 		} else {

@@ -32,7 +32,8 @@ package seglog
 // Forty octets of zero where a record could begin, or the end of the file, end
 // the records.
 //
-//	 0  4  sum of octets 4 to 40, started from the sum of salt and offset
+//	 0  4  sum of octets 4 to 40, started from the upper half of
+//	       (salt xor offset) * 0x9E3779B97F4A7C15, modulo 2^64
 //	 4  4  sum of the payload
 //	 8  4  length of the payload
 //	12  1  type
@@ -161,10 +162,10 @@ func sign(p []byte, salt uint64, offset int64) {
 }
 
 func headerSum(p []byte, salt uint64, offset int64) uint32 {
-	var seed [16]byte
-	binary.LittleEndian.PutUint64(seed[:], salt)
-	binary.LittleEndian.PutUint64(seed[8:], uint64(offset))
-	return crc32.Update(crc32.Checksum(seed[:], castagnoli), castagnoli, p[4:recordHeader])
+	// Not a sum of the two as octets: they would escape to the heap, once for
+	// each record.
+	start := uint32((salt ^ uint64(offset)) * 0x9E3779B97F4A7C15 >> 32)
+	return crc32.Update(start, castagnoli, p[4:recordHeader])
 }
 
 // errNoRecord says why octets are not a record.

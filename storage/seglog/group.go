@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"slices"
 	"sync"
 
 	"go.etcd.io/raft/v3"
@@ -129,9 +130,17 @@ func (g *Group) dropLocked(index uint64) {
 		}
 	}
 	g.prev = position{index, g.slots[n-1].term}
-	clear(g.slots[:n])
-	if g.slots = g.slots[n:]; cap(g.slots) > 64 && len(g.slots) == 0 {
-		g.slots = nil
+	rest := g.slots[n:]
+	switch {
+	case uint64(len(rest)) > n:
+		clear(g.slots[:n]) // lets go of cached entries; append moves the others some day
+		g.slots = rest
+	case cap(g.slots) > 4*len(rest)+64:
+		g.slots = slices.Clone(rest)
+	default:
+		m := copy(g.slots, rest)
+		clear(g.slots[m:])
+		g.slots = g.slots[:m]
 	}
 }
 

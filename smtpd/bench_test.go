@@ -41,18 +41,20 @@ func benchmarkDeliver(b *testing.B, kind Kind, verb string) {
 	skipReplies(b, in, 1)
 	io.WriteString(raw, greet)
 	skipReplies(b, in, 1)
-	envelope := "MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.org>\r\n"
+	const envelope = "MAIL FROM:<a@b.example>\r\nRCPT TO:<bob@example.org>\r\n"
+	begin, body := []byte(envelope+"DATA\r\n"), []byte(message8K+".\r\n")
+	chunked := []byte(envelope + fmt.Sprintf("BDAT %d LAST\r\n", len(message8K)) + message8K)
 	b.SetBytes(int64(len(message8K)))
 	b.ReportAllocs()
 	for b.Loop() {
 		if verb == "BDAT" {
-			io.WriteString(raw, envelope+fmt.Sprintf("BDAT %d LAST\r\n", len(message8K))+message8K)
+			raw.Write(chunked)
 			skipReplies(b, in, 3)
 			continue
 		}
-		io.WriteString(raw, envelope+"DATA\r\n")
+		raw.Write(begin)
 		skipReplies(b, in, 3)
-		io.WriteString(raw, message8K+".\r\n")
+		raw.Write(body)
 		skipReplies(b, in, 1)
 	}
 }

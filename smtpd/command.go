@@ -128,7 +128,7 @@ func (s *session) mail(arg string) (string, *smtp.SMTPError) {
 		return "", bad
 	}
 	s.mailing = m
-	return "MAIL FROM:<" + m.from.String() + ">", nil
+	return "MAIL FROM:<" + m.path + ">", nil
 }
 
 func (s *session) rcpt(arg string) (string, *smtp.SMTPError) {

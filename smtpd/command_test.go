@@ -37,18 +37,22 @@ func TestS11_LongLine(t *testing.T) {
 	c.expect("250")
 	c.send("NOOP x" + strings.TrimPrefix(at, "NOOP "))
 	c.expect("500 5.5.2 Command too long")
-	// 10 MB: one reply, and in sync.
-	half := strings.Repeat("x", 5<<20)
-	c.send(half)
+	// 10 MB: one reply, no memory, and in sync.
+	half := []byte(strings.Repeat("x", 5<<20))
+	before := allocated()
+	c.write(half)
 	c.expect("500 5.5.2 Command too long")
-	c.send(half + "\r\n")
-	c.run("> NOOP\n< 250 2.0.0")
+	c.write(half)
+	c.run("= \"\\r\\n\"\n> NOOP\n< 250 2.0.0")
+	if used := allocated() - before; used > 64<<10 {
+		t.Errorf("%d octets allocated on the way", used)
+	}
 	// Without end: cut.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for range 8 {
-			c.send(half)
+			c.write(half)
 		}
 	}()
 	c.expect("500 5.5.2 Command too long")

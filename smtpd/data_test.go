@@ -68,15 +68,15 @@ func TestS01_S05_S10_Smuggling(t *testing.T) {
 
 // decoded runs data through a dotFraming whose input arrives as r gives it, and
 // returns the message and what is left behind its end.
-func decoded(r io.Reader) (string, error, string) {
+func decoded(r io.Reader) (msg, rest string, err error) {
 	in := bufio.NewReaderSize(r, 16)
 	b := &body{frame: newDotFraming(in), limit: 1 << 20, drain: 2 << 20}
-	msg, err := io.ReadAll(b)
+	got, err := io.ReadAll(b)
 	if fault := b.finish(); fault != err && err == nil {
 		err = fmt.Errorf("fault %v after success", fault)
 	}
-	rest, _ := io.ReadAll(in)
-	return string(msg), err, string(rest)
+	left, _ := io.ReadAll(in)
+	return string(got), string(left), err
 }
 
 func TestS06_EndSplitAtEveryOctet(t *testing.T) {
@@ -84,12 +84,12 @@ func TestS06_EndSplitAtEveryOctet(t *testing.T) {
 	const want = "a\r\n.b\r\n\r\nc\r\n..\r\n"
 	for cut := range len(wire) + 1 {
 		r := io.MultiReader(strings.NewReader(wire[:cut]), strings.NewReader(wire[cut:]))
-		msg, err, rest := decoded(r)
+		msg, rest, err := decoded(r)
 		if msg != want || err != nil || rest != "QUIT\r\n" {
 			t.Errorf("split at %d: got %q, %v, rest %q", cut, msg, err, rest)
 		}
 	}
-	msg, err, rest := decoded(iotest.OneByteReader(strings.NewReader(wire)))
+	msg, rest, err := decoded(iotest.OneByteReader(strings.NewReader(wire)))
 	if msg != want || err != nil || rest != "QUIT\r\n" {
 		t.Errorf("octet by octet: got %q, %v, rest %q", msg, err, rest)
 	}
@@ -132,7 +132,7 @@ func TestFramingFaults(t *testing.T) {
 			if split {
 				r = iotest.OneByteReader(r)
 			}
-			_, err, rest := decoded(r)
+			_, rest, err := decoded(r)
 			if !errors.Is(err, x.err) || x.err == nil && err != nil {
 				t.Errorf("%q: error %v, want %v", x.wire, err, x.err)
 			}

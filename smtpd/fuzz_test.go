@@ -184,7 +184,7 @@ func FuzzData(f *testing.F) {
 	f.Add([]byte(".\r\n"), uint8(2))
 	f.Fuzz(func(t *testing.T, wire []byte, step uint8) {
 		want, wantRest, ended := slowDots(wire)
-		got, err, rest := decoded(&stepReader{r: bytes.NewReader(wire), n: int(step%17) + 1})
+		got, rest, err := decoded(&stepReader{r: bytes.NewReader(wire), n: int(step%17) + 1})
 		switch {
 		case !ended:
 			if err == nil {

@@ -109,6 +109,9 @@ func (c *client) send(s string) {
 	}
 }
 
+// write is send without a copy.
+func (c *client) write(p []byte) { _, _ = c.Write(p) }
+
 // reply reads a whole reply; "" means that the connection was closed.
 func (c *client) reply() string {
 	c.t.Helper()

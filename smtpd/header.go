@@ -22,15 +22,16 @@ const maxHeader = 256 << 10
 // trace returns the fields that go in front of a message (RFC 5321 section 4.4).
 // All foreign text in them was parsed: the greeting's name and the addresses.
 func (s *session) trace() []byte {
-	var b bytes.Buffer
-	b.WriteString("Return-Path: <" + s.tx.from.String() + ">\r\n")
-	b.WriteString("Received: from " + s.helo + " (" + traceAddr(s.c.raw.Remote()) + ")\r\n")
-	b.WriteString("\tby " + s.c.srv.cfg.Hostname + " (Covey) with " + s.protocol() + " id " + s.tx.id)
+	b := make([]byte, 0, 512)
+	b = append(b, "Return-Path: <"+s.tx.path+">\r\n"...)
+	b = append(b, "Received: from "+s.helo+" ("+traceAddr(s.c.raw.Remote())+")\r\n"...)
+	b = append(b, "\tby "+s.c.srv.cfg.Hostname+" (Covey) with "+s.protocol()+" id "+s.tx.id...)
 	if len(s.tx.rcpts) == 1 { // with more, each would learn of the others
-		b.WriteString("\r\n\tfor <" + pathText(s.tx.rcpts[0].Address) + ">")
+		b = append(b, "\r\n\tfor <"+pathText(s.tx.rcpts[0].Address)+">"...)
 	}
-	b.WriteString(";\r\n\t" + s.tx.began.Format(time.RFC1123Z) + "\r\n")
-	return b.Bytes()
+	b = append(b, ";\r\n\t"...)
+	b = s.tx.began.AppendFormat(b, time.RFC1123Z)
+	return append(b, "\r\n"...)
 }
 
 func traceAddr(a netip.Addr) string {

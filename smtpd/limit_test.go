@@ -148,8 +148,8 @@ func TestShutdownBetweenTransactions(t *testing.T) {
 	default:
 	}
 	busy.run("= \"x\\r\\n.\\r\\n\"\n< 250\n< 421 4.3.2\n<EOF")
-	if err := <-done; err != nil {
-		t.Errorf("shutdown: %v", err)
+	if err := errors.Join(<-done, r.srv.Shutdown(context.Background())); err != nil {
+		t.Errorf("shutdown, and again: %v", err)
 	}
 	if len(r.mail.messages()) != 1 {
 		t.Error("F-36: the transaction was lost")
@@ -199,6 +199,22 @@ func (c *client) expectGone() {
 			c.t.Fatal("still open")
 		}
 	}
+}
+
+// TestCloseDuringShutdown is that impatience helps.
+func TestCloseDuringShutdown(t *testing.T) {
+	r := newRig(t)
+	c := r.ready(MX)
+	c.run(opening)
+	done := make(chan error)
+	go func() { done <- r.srv.Shutdown(context.Background()) }()
+	if err := r.srv.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("shutdown: %v", err)
+	}
+	c.expectGone()
 }
 
 func TestPanicEndsOneSession(t *testing.T) {

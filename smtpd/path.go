@@ -15,6 +15,7 @@ const maxPath = 256
 // mailArgs are the arguments of MAIL.
 type mailArgs struct {
 	from covey.Address // zero for <>
+	path string        // from, as it stands in a path
 	size int64         // declared; 0 if not
 	utf8 bool          // SMTPUTF8 was given
 }
@@ -138,7 +139,7 @@ func parseMail(arg string, limit int64, authParam bool) (mailArgs, *smtp.SMTPErr
 		if err != nil {
 			return m, replyBadSender
 		}
-		m.from = from
+		m.from, m.path = from, from.String()
 	}
 	bad := parseParams(params, func(key, value string, hasValue bool) *smtp.SMTPError {
 		switch {

@@ -29,6 +29,7 @@ type Server struct {
 	cancel   context.CancelFunc
 	draining atomic.Bool
 	serving  sync.WaitGroup // calls of Serve
+	gone     chan struct{}  // closed when nothing runs any more
 	inputs   sync.Pool      // *bufio.Reader of inputBuffer octets
 
 	mu        sync.Mutex // guards what follows
@@ -56,7 +57,7 @@ func New(cfg Config, svc Services) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, svc: svc, log: cfg.Logger.With("component", "smtpd"),
-		conns: make(map[*conn]struct{}),
+		conns: make(map[*conn]struct{}), gone: make(chan struct{}),
 	}
 	s.inputs.New = func() any { return bufio.NewReaderSize(nil, inputBuffer) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -207,26 +208,14 @@ func newSession(c *smtp.Conn) (smtp.Session, error) {
 // and its error is returned. It returns when nothing of the Server runs any more.
 // It may be called again, and by several goroutines.
 func (s *Server) Shutdown(ctx context.Context) error {
-	first, err := s.stopAccepting()
-	if !first {
-		s.serving.Wait()
-		return err
-	}
-	s.serving.Wait()
+	err := s.stopAccepting()
 	s.each((*conn).drain)
-	gone := make(chan struct{})
-	go func() { // waited for below
-		defer close(gone)
-		for _, e := range s.endpoints {
-			_ = e.smtp.Shutdown(context.Background()) // closes the listener again
-		}
-	}()
 	select {
-	case <-gone:
+	case <-s.gone:
 	case <-ctx.Done():
 		err = ctx.Err()
 		s.each((*conn).abort)
-		<-gone
+		<-s.gone
 	}
 	s.cancel()
 	return err
@@ -242,20 +231,29 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// stopAccepting closes the listeners; first is true for the call that did.
-func (s *Server) stopAccepting() (first bool, err error) {
+// stopAccepting closes the listeners, once. From then on no connection is added,
+// and gone is closed when the last one is through.
+func (s *Server) stopAccepting() error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return false, nil
+		return nil
 	}
 	s.closed = true
 	s.draining.Store(true)
 	s.mu.Unlock()
+	var err error
 	for _, e := range s.endpoints { // not appended to any more
 		err = errors.Join(err, e.Close())
 	}
-	return true, err
+	go func() { // every call of Shutdown waits for it
+		defer close(s.gone)
+		s.serving.Wait()
+		for _, e := range s.endpoints {
+			_ = e.smtp.Shutdown(context.Background()) // closes the listener again
+		}
+	}()
+	return err
 }
 
 // each calls f for all connections.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,7 +74,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	s.serial++
 	s.tx = &transaction{
 		mailArgs: s.mailing,
-		id:       fmt.Sprintf("%s-%d", s.c.id, s.serial),
+		id:       s.c.id + "-" + strconv.Itoa(s.serial),
 		began:    s.c.srv.cfg.Now(),
 	}
 	return nil
@@ -289,7 +290,7 @@ func (s *session) logMessage(tx *transaction, code int, err error) {
 	m := s.c.srv.cfg.Metrics
 	m.Messages.WithLabelValues(s.c.kind.String(), string(rune('0'+code/100))).Inc()
 	m.Seconds.WithLabelValues(s.c.kind.String()).Observe(took.Seconds())
-	attrs := []any{"txn", tx.id, "listener", s.c.kind.String(), "from", clip(tx.from.String()),
+	attrs := []any{"txn", tx.id, "listener", s.c.kind.String(), "from", clip(tx.path),
 		"rcpts", len(tx.told), "code", code, "took", took}
 	if err != nil {
 		attrs = append(attrs, "err", err)

@@ -1,5 +1,37 @@
 package node
 
-import "context"
+import (
+	"context"
+	"time"
 
-func (n *Node) startCompactor(context.Context) error { return nil }
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage"
+)
+
+// compactEvery is how often the log is looked over for segments that are mostly
+// dead.
+const compactEvery = 10 * time.Second
+
+// startCompactor runs compaction until ctx ends.
+func (n *Node) startCompactor(ctx context.Context) error {
+	placers := make(map[covey.ShardID]storage.Placer, len(n.shards.states))
+	for id, st := range n.shards.states {
+		placers[id] = st
+	}
+	tick := time.NewTicker(compactEvery)
+	m := storage.NewCompactorMetrics()
+	c, err := storage.NewCompactor(storage.CompactorConfig{
+		Log: n.seglog, Shards: placers, Checkpoint: n.host.Checkpoint, Tick: tick.C, Metrics: m, Logger: n.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	n.metrics.MustRegister(m.Collectors()...)
+	n.background.Go(func() {
+		defer tick.Stop()
+		if err := c.Run(ctx); err != nil {
+			n.log.Error("compaction ended", "err", err)
+		}
+	})
+	return nil
+}

@@ -247,8 +247,8 @@ func TestRestart(t *testing.T) {
 	}
 	want := ""
 	for round := range 3 {
-		command(t, letter, "curl", "-sS", "--url", "smtp://"+n.Addr("smtp"), "--mail-from", "bob@example.org",
-			"--mail-rcpt", "alice@example.org", "--upload-file", "-")
+		command(t, strings.Replace(letter, "by curl", fmt.Sprintf("round %d", round), 1), "curl", "-sS", "--url",
+			"smtp://"+n.Addr("smtp"), "--mail-from", "bob@example.org", "--mail-rcpt", "alice@example.org", "--upload-file", "-")
 		uids := command(t, "", "curl", "-sS", "-k", "--ssl-reqd", "-u", "alice@example.org:alice", "--url",
 			"pop3://"+n.Addr("pop3")+"/", "-X", "UIDL")
 		if !strings.HasPrefix(uids, want) || strings.Count(uids, "\n") != round+1 {

@@ -1,5 +1,5 @@
 """Python's smtplib, imaplib and poplib against a node; arguments: service=host:port …"""
-import email.message, imaplib, poplib, smtplib, ssl, sys, threading, time
+import email.message, email.policy, imaplib, poplib, smtplib, ssl, sys, threading, time
 
 at = dict(a.split("=", 1) for a in sys.argv[1:])
 tls = ssl.create_default_context()
@@ -11,7 +11,7 @@ def host(service):
     return h, int(p)
 
 def message(subject, body="Hello\n"):
-    m = email.message.EmailMessage()
+    m = email.message.EmailMessage(policy=email.policy.SMTP)
     m["From"], m["To"], m["Subject"] = "bob@example.org", "alice@example.org", subject
     m.set_content(body)
     m.add_attachment(b"\x00\x01" * 2000, maintype="application", subtype="octet-stream", filename="a.bin")
@@ -55,7 +55,8 @@ def smtp():
         s.login("bob", "bob")
         s.send_message(message("submissions"))
     with smtplib.LMTP(*host("lmtp")) as s:
-        s.sendmail("x@example.net", ["alice@example.org", "bob@example.org"], message("lmtp").as_bytes())
+        for rcpt in ("alice@example.org", "bob@example.org"):  # smtplib reads one reply only
+            s.sendmail("x@example.net", [rcpt], message("lmtp").as_bytes())
     with smtplib.LMTP(at["lmtpsock"]) as s:
         s.sendmail("x@example.net", ["alice@example.org"], message("lmtp socket").as_bytes())
 

@@ -598,10 +598,7 @@ func TestChangeMembers(t *testing.T) {
 		leader.mustPropose(0, "three")
 		c.waitFor("news at node 4", func() bool { return len(c.node(4).machines[0].now().Commands) == 3 })
 		status := c.node(4).host.Status()[0]
-		var want []covey.NodeID
-		for _, id := range c.others(gone) {
-			want = append(want, id)
-		}
+		want := c.others(gone)
 		if diff := cmp.Diff(want, status.Voters); diff != "" {
 			c.t.Errorf("voters at node 4 (-want +got):\n%s", diff)
 		}

@@ -122,6 +122,43 @@ func TestForeignEntryStopsTheGroup(t *testing.T) {
 	})
 }
 
+// What follows a change of members is not applied before the new membership is on
+// disk.
+func TestMembershipBeforeWhatFollows(t *testing.T) {
+	inCluster(t, 2, 2, func(c *cluster) {
+		c.net.Split([]covey.NodeID{1}, []covey.NodeID{2}) // node 2 is played by the test
+		p := c.node(1)
+		step := func(typ raftpb.MessageType, commit uint64, entries ...*raftpb.Entry) {
+			p.host.Step(2, []Message{{0, message(typ, func(m *raftpb.Message) {
+				m.Term, m.Commit, m.Entries = new(uint64(1)), new(commit), entries
+			})}})
+			synctest.Wait()
+		}
+		cc, err := confChange([]MemberChange{{3, Learner}}, 1)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		data, err := proto.Marshal(cc)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		change := &raftpb.Entry{Index: new(uint64(1)), Term: new(uint64(1)), Type: raftpb.EntryConfChangeV2.Enum(), Data: data}
+		step(raftpb.MsgApp, 0, change, entry(2, 1), entry(3, 1))
+		release := p.gate.hold(0)
+		step(raftpb.MsgHeartbeat, 1)
+		step(raftpb.MsgHeartbeat, 3)
+		if got := p.machines[0].now().Commands; len(got) != 0 {
+			c.t.Errorf("%q is applied", got)
+		}
+		release()
+		synctest.Wait()
+		wantCommands(c.t, p.machines[0], "x", "x")
+		if _, index := p.log.Group(0).ConfState(); index != 1 {
+			c.t.Errorf("the membership on disk is as of %d", index)
+		}
+	})
+}
+
 // FuzzStep shows a node bytes as a peer might send them. Whatever they are, the
 // node stays up; at worst it stops the one group that they are for.
 func FuzzStep(f *testing.F) {

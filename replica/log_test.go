@@ -212,6 +212,7 @@ func TestReadAfterRestartWaitsForTheTerm(t *testing.T) {
 		select {
 		case err := <-read:
 			t.Errorf("ReadIndex returned %v; applied: %v", err, next.now().Commands)
+			read <- err
 		default:
 		}
 		release()

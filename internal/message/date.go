@@ -44,6 +44,7 @@ func parseDate(s string) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	zone := d.zone()
+	second = min(second, 59) // no leap seconds in a time.Time
 	t := time.Date(fullYear(year, digits), month, day, hour, minute, second, 0, zone)
 	if t.Day() != day { // 31 February
 		return time.Time{}, false

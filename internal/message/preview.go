@@ -10,7 +10,7 @@ import (
 
 // How much of a text part is kept for the preview, as sent.
 const (
-	previewPlain = 2 << 10
+	previewPlain = 1 << 10 // quoted-printable takes three octets for one
 	previewHTML  = 8 << 10 // styles come first
 )
 
@@ -29,6 +29,9 @@ func (v *preview) add(part *Part, line []byte) {
 			return
 		}
 		v.part, v.raw = part, v.raw[:0]
+		if v.raw == nil {
+			v.raw = make([]byte, 0, previewPlain)
+		}
 	}
 	if room := v.most - len(v.raw); len(line) > room {
 		line = line[:room]
@@ -60,9 +63,6 @@ func (v *preview) text() string {
 	raw := v.raw
 	if dec, _ := newTransferDecoder(v.part.Encoding); dec != nil {
 		raw = dec.end(dec.decode(make([]byte, 0, len(raw)), raw))
-	}
-	if len(raw) > previewPlain && v.part.Media == "text/plain" {
-		raw = raw[:previewPlain]
 	}
 	s := toUTF8(param(v.part.Params, "charset"), raw)
 	if v.part.Media == "text/html" {

@@ -35,6 +35,7 @@ func decodeWords(s string) string {
 		s = s[i+size:]
 	}
 	d.literal(s)
+	d.flush()
 	return d.out.String()
 }
 

@@ -155,8 +155,9 @@ func (g *Group) slotLocked(index uint64) (*slot, error) {
 	return &g.slots[index-g.prev.index-1], nil
 }
 
-// InitialState returns the last hard state written, as it was found, and the
-// membership with the highest index. The hard state is nil if there is none.
+// InitialState returns the hard state and the membership that were written last,
+// as they are: the commit index may be behind what a state machine has applied.
+// The hard state is nil if there is none.
 func (g *Group) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()

@@ -49,8 +49,9 @@ func (l *Log) Segments() []SegmentInfo {
 		}
 	}
 	l.mu.RUnlock()
+	groups := l.Groups()
 	for i := range infos {
-		for _, id := range l.Groups() {
+		for _, id := range groups {
 			if from, to := l.Group(id).within(infos[i].Number); from < to {
 				infos[i].Needed = true
 				break

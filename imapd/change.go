@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"context"
 	"slices"
 
 	"github.com/emersion/go-imap/v2"
@@ -94,13 +95,12 @@ func (s *session) Copy(set imap.NumSet, dest string) (*imap.CopyData, error) {
 	}
 	ctx, cancel := s.op()
 	defer cancel()
-	// TRYCREATE belongs to the destination only.
-	if _, err := s.account.Status(ctx, dest); err != nil {
-		return nil, s.answerTo("COPY", err)
+	if err := s.destination(ctx, dest); err != nil {
+		return nil, err
 	}
 	res, err := s.view.Copy(ctx, uids, dest)
 	if err != nil {
-		return nil, s.answerTo("COPY", err)
+		return nil, s.answer("COPY", err)
 	}
 	return copyData(res), nil
 }
@@ -117,14 +117,24 @@ func (s *session) Move(w *imapserver.MoveWriter, set imap.NumSet, dest string) e
 	}
 	ctx, cancel := s.op()
 	defer cancel()
+	if err := s.destination(ctx, dest); err != nil {
+		return err
+	}
 	res, err := s.view.Move(ctx, uids, dest)
 	if err != nil {
-		return s.answerTo("MOVE", err)
+		return s.answer("MOVE", err)
 	}
 	if data := copyData(res); data != nil {
 		return w.WriteCopyData(data)
 	}
 	return nil
+}
+
+// destination makes sure that there is a mailbox to put messages into: that it
+// can be created is said of no other (RFC 3501 section 6.4.7).
+func (s *session) destination(ctx context.Context, name string) error {
+	_, err := s.account.Status(ctx, name)
+	return s.answerTo("COPY", err)
 }
 
 // copyData returns what COPYUID says, nil if nothing was copied. Both sets are in

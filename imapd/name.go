@@ -12,12 +12,6 @@ import (
 	"github.com/emersion/go-imap/v2"
 )
 
-// Limits of mailbox names.
-const (
-	maxName  = 1000 // octets of UTF-8
-	maxLevel = 64
-)
-
 // delimiter stands between the levels of a mailbox name.
 const delimiter = '/'
 
@@ -28,7 +22,7 @@ var mutf7 = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 // decodeName undoes modified UTF-7. ok is false for any other spelling than the
 // one that encodeName gives.
 func decodeName(wire string) (name string, ok bool) {
-	if len(wire) > 8*maxName {
+	if len(wire) > 8*storage.MaxNameLength {
 		return "", false
 	}
 	var b strings.Builder
@@ -98,29 +92,22 @@ func encodeName(name string) string {
 	return b.String()
 }
 
-// canonicalName returns the form of a mailbox name under which it is kept: NFC,
-// so that the composed and the decomposed spelling are one mailbox (RFC 5198),
-// and INBOX, alone or as the first level, in upper case. ok is false for a name
-// that no mailbox can have.
+// canonicalName returns the form of a mailbox name under which it is kept:
+// storage.CleanName of its NFC, so that the composed and the decomposed spelling
+// are one mailbox (RFC 5198). ok is false for a name that no mailbox can have
+// over IMAP.
 func canonicalName(name string) (string, bool) {
 	if !utf8.ValidString(name) || strings.ContainsFunc(name, forbidden) {
 		return "", false
 	}
 	name = norm.NFC.String(name)
-	first, _, _ := strings.Cut(name, string(delimiter))
-	if strings.EqualFold(first, storage.Inbox) {
-		name = storage.Inbox + name[len(first):]
-	}
-	levels := strings.Split(name, string(delimiter))
-	if len(name) > maxName || len(levels) > maxLevel {
-		return "", false
-	}
-	for _, l := range levels {
-		if l == "" || l == "." || l == ".." {
+	for level := range strings.SplitSeq(name, string(delimiter)) {
+		if level == "." || level == ".." {
 			return "", false
 		}
 	}
-	return name, true
+	name, err := storage.CleanName(name)
+	return name, err == nil
 }
 
 // forbidden reports whether r may not be in a name: it would break a line or make

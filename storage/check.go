@@ -88,7 +88,7 @@ func (d *database) check(ctx context.Context, m *machine) []error {
 func (d *database) checkNames(v *violations) {
 	for q := d.query("SELECT account, name FROM mailbox WHERE instr(name, '/')"); q.next(); {
 		account, up := q.intAt(0), parent(q.textAt(1))
-		if d.query("SELECT count(*) FROM mailbox WHERE account = ? AND name = ?").int(account).text(up).one() == 0 {
+		if d.query("SELECT count(*) FROM mailbox WHERE account = ?+0 AND name = ?||''").int(account).text(up).one() == 0 {
 			v.add("account %d: mailbox %q is missing, though others are below it", account, up)
 		}
 	}
@@ -113,7 +113,7 @@ func (d *database) checkPlaces(ctx context.Context, m *machine, v *violations) {
 				continue
 			}
 			pairs++
-			if d.query("SELECT count(*) FROM resident WHERE segment = ? AND body = ?").int(int64(e.Segment)).int(id).one() == 0 {
+			if d.query("SELECT count(*) FROM resident WHERE segment = ?+0 AND body = ?+0").int(int64(e.Segment)).int(id).one() == 0 {
 				v.add("body %d: not among the residents of segment %d", id, e.Segment)
 			}
 		}

@@ -51,7 +51,7 @@ func (d *database) settle(id covey.BodyID, list []seglog.Extent) {
 func (d *database) leave(id covey.BodyID, list []seglog.Extent) {
 	for i, e := range list {
 		if i == 0 || e.Segment != list[i-1].Segment {
-			d.change("DELETE FROM resident WHERE segment = ? AND body = ?").int(int64(e.Segment)).int(int64(id)).run()
+			d.change("DELETE FROM resident WHERE segment = ?+0 AND body = ?+0").int(int64(e.Segment)).int(int64(id)).run()
 		}
 		d.count(e, -1)
 	}
@@ -63,7 +63,7 @@ func (d *database) count(e seglog.Extent, sign int64) {
 }
 
 func (d *database) ref(id covey.BodyID, delta int) {
-	q := d.query("SELECT refs, extents FROM body WHERE id = ?").int(int64(id))
+	q := d.query("SELECT refs, extents FROM body WHERE id = ?+0").int(int64(id))
 	if !q.next() {
 		q.end()
 		d.fail(covey.Errorf(covey.Corrupt, "body %d is not there", id))
@@ -72,18 +72,18 @@ func (d *database) ref(id covey.BodyID, delta int) {
 	refs := q.intAt(0) + int64(delta)
 	if refs > 0 {
 		q.end()
-		d.change("UPDATE body SET refs = ? WHERE id = ?").int(refs).int(int64(id)).run()
+		d.change("UPDATE body SET refs = ? WHERE id = ?+0").int(refs).int(int64(id)).run()
 		return
 	}
 	extents := d.decodeExtents(q.blobAt(1))
 	q.end()
 	d.leave(id, extents)
-	d.change("DELETE FROM body WHERE id = ?").int(int64(id)).run()
-	d.change("DELETE FROM summary WHERE body = ?").int(int64(id)).run()
+	d.change("DELETE FROM body WHERE id = ?+0").int(int64(id)).run()
+	d.change("DELETE FROM summary WHERE body = ?+0").int(int64(id)).run()
 }
 
 func (d *database) extents(id covey.BodyID) ([]seglog.Extent, bool) {
-	q := d.query("SELECT extents FROM body WHERE id = ?").int(int64(id))
+	q := d.query("SELECT extents FROM body WHERE id = ?+0").int(int64(id))
 	defer q.end()
 	if !q.next() {
 		return nil, false
@@ -99,7 +99,7 @@ func (d *database) addChunk(u *upload, n uint32, e seglog.Extent) {
 }
 
 func (d *database) dropUpload(u *upload) {
-	d.change("DELETE FROM chunk WHERE node = ? AND boot = ? AND seq = ?").
+	d.change("DELETE FROM chunk WHERE node = ?+0 AND boot = ?+0 AND seq = ?+0").
 		int(int64(u.id.Node)).int(int64(u.id.Boot)).int(int64(u.id.Seq)).run()
 	for _, e := range u.chunks {
 		d.count(e, -1)
@@ -110,7 +110,7 @@ func (d *database) live() map[uint64]Usage { return maps.Clone(d.used) }
 
 func (d *database) residents(segment uint64, after covey.BodyID, most int) []covey.BodyID {
 	var list []covey.BodyID
-	q := d.query("SELECT body FROM resident WHERE segment = ? AND body > ? ORDER BY body LIMIT ?").
+	q := d.query("SELECT body FROM resident WHERE segment = ?+0 AND body > ?+0 ORDER BY body LIMIT ?").
 		int(int64(segment)).int(int64(after)).int(int64(most))
 	for q.next() {
 		list = append(list, covey.BodyID(q.intAt(0)))
@@ -122,12 +122,12 @@ func (d *database) moveBody(id covey.BodyID, from, to []seglog.Extent) {
 	d.leave(id, from)
 	d.settle(id, to)
 	d.scratch = appendExtents(d.scratch[:0], to)
-	d.change("UPDATE body SET extents = ? WHERE id = ?").blob(d.scratch).int(int64(id)).run()
+	d.change("UPDATE body SET extents = ? WHERE id = ?+0").blob(d.scratch).int(int64(id)).run()
 }
 
 func (d *database) moveChunk(u *upload, n uint32, from, to seglog.Extent) {
 	d.scratch = appendExtents(d.scratch[:0], []seglog.Extent{to})
-	d.change("UPDATE chunk SET extent = ? WHERE node = ? AND boot = ? AND seq = ? AND n = ?").blob(d.scratch).
+	d.change("UPDATE chunk SET extent = ? WHERE node = ?+0 AND boot = ?+0 AND seq = ?+0 AND n = ?+0").blob(d.scratch).
 		int(int64(u.id.Node)).int(int64(u.id.Boot)).int(int64(u.id.Seq)).int(int64(n)).run()
 	d.count(from, -1)
 	d.count(to, 1)

@@ -9,7 +9,7 @@ func (d *database) account(id covey.AccountID) *account {
 	if a := d.accounts[id]; a != nil {
 		return a
 	}
-	q := d.query("SELECT validity, hidden FROM account WHERE id = ?").int(int64(id))
+	q := d.query("SELECT validity, hidden FROM account WHERE id = ?+0").int(int64(id))
 	if !q.next() {
 		q.end()
 		return nil
@@ -36,7 +36,7 @@ func (d *database) putAccount(a *account) {
 
 func (d *database) dropAccount(id covey.AccountID) {
 	delete(d.accounts, id)
-	d.change("DELETE FROM account WHERE id = ?").int(int64(id)).run()
+	d.change("DELETE FROM account WHERE id = ?+0").int(int64(id)).run()
 }
 
 // boxColumns are what scanMailbox reads.
@@ -48,14 +48,14 @@ func (d *database) mailbox(id covey.MailboxID) *mailbox {
 	if mb := d.boxes[id]; mb != nil {
 		return mb
 	}
-	return d.oneMailbox(d.query(boxColumns + "WHERE id = ?").int(int64(id)))
+	return d.oneMailbox(d.query(boxColumns + "WHERE id = ?+0").int(int64(id)))
 }
 
 func (d *database) mailboxNamed(id covey.AccountID, name string) *mailbox {
 	if mb := d.byName[nameKey{id, name}]; mb != nil {
 		return mb
 	}
-	return d.oneMailbox(d.query(boxColumns + "WHERE account = ? AND name = ?").int(int64(id)).text(name))
+	return d.oneMailbox(d.query(boxColumns + "WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name))
 }
 
 func (d *database) oneMailbox(q statement) *mailbox {
@@ -128,7 +128,7 @@ func (d *database) flushCounts() {
 			keywords = d.scratch
 		}
 		d.change(`UPDATE count SET uid_next = ?, mod_seq = ?, messages = ?, unseen = ?, deleted = ?, bytes = ?,
-			keywords = ?, runs = ?, horizon = ? WHERE mailbox = ?`).
+			keywords = ?, runs = ?, horizon = ? WHERE mailbox = ?+0`).
 			int(int64(mb.UIDNext)).int(int64(mb.HighestModSeq)).int(int64(mb.Messages)).
 			int(int64(mb.Unseen)).int(int64(mb.Deleted)).int(mb.Bytes).
 			blob(keywords).int(int64(mb.runs)).int(int64(mb.horizon)).int(int64(mb.ID)).run()
@@ -141,7 +141,7 @@ func (d *database) dropMailbox(mb *mailbox) {
 	delete(d.boxes, mb.ID)
 	delete(d.byName, mb.key)
 	for _, sql := range []string{
-		"DELETE FROM mailbox WHERE id = ?", "DELETE FROM count WHERE mailbox = ?", "DELETE FROM expunged WHERE mailbox = ?",
+		"DELETE FROM mailbox WHERE id = ?+0", "DELETE FROM count WHERE mailbox = ?+0", "DELETE FROM expunged WHERE mailbox = ?+0",
 	} {
 		d.change(sql).int(int64(mb.ID)).run()
 	}
@@ -153,7 +153,7 @@ func (d *database) mailboxes(id covey.AccountID, under string) []*mailbox {
 		first, last = under+"/", under+"0" // '0' follows '/'
 	}
 	var list []*mailbox
-	q := d.query(boxColumns + "WHERE account = ? AND name >= ? AND name < ? ORDER BY name").int(int64(id)).text(first).text(last)
+	q := d.query(boxColumns + "WHERE account = ?+0 AND name >= ?||'' AND name < ?||'' ORDER BY name").int(int64(id)).text(first).text(last)
 	for q.next() {
 		list = append(list, d.scanMailbox(q))
 	}
@@ -162,14 +162,14 @@ func (d *database) mailboxes(id covey.AccountID, under string) []*mailbox {
 
 func (d *database) subscriptions(id covey.AccountID) []string {
 	var list []string
-	for q := d.query("SELECT name FROM subscription WHERE account = ? ORDER BY name").int(int64(id)); q.next(); {
+	for q := d.query("SELECT name FROM subscription WHERE account = ?+0 ORDER BY name").int(int64(id)); q.next(); {
 		list = append(list, q.textAt(0))
 	}
 	return list
 }
 
 func (d *database) subscribed(id covey.AccountID, name string) bool {
-	return d.query("SELECT count(*) FROM subscription WHERE account = ? AND name = ?").int(int64(id)).text(name).one() > 0
+	return d.query("SELECT count(*) FROM subscription WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name).one() > 0
 }
 
 func (d *database) subscribe(id covey.AccountID, name string) {
@@ -177,7 +177,7 @@ func (d *database) subscribe(id covey.AccountID, name string) {
 }
 
 func (d *database) unsubscribe(id covey.AccountID, name string) {
-	d.change("DELETE FROM subscription WHERE account = ? AND name = ?").int(int64(id)).text(name).run()
+	d.change("DELETE FROM subscription WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name).run()
 }
 
 // trim drops rows that the database has as they are, any of them, once there are

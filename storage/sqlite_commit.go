@@ -35,7 +35,7 @@ func (d *database) flush(m *machine) {
 		if n, ok := d.used[number]; ok {
 			d.change("REPLACE INTO segment VALUES (?, ?, ?)").int(int64(number)).int(n.Bytes).int(n.Extents).run()
 		} else {
-			d.change("DELETE FROM segment WHERE number = ?").int(int64(number)).run()
+			d.change("DELETE FROM segment WHERE number = ?+0").int(int64(number)).run()
 		}
 	}
 	clear(d.stale)
@@ -47,7 +47,7 @@ func (d *database) flush(m *machine) {
 
 func (d *database) flushUnconfirmed(u *unconfirmed) {
 	for _, index := range u.gone {
-		d.change("DELETE FROM delivered WHERE entry = ?").int(int64(index)).run()
+		d.change("DELETE FROM delivered WHERE entry = ?+0").int(int64(index)).run()
 	}
 	u.gone = u.gone[:0]
 	for one := u.oldest; one != nil; one = one.next {

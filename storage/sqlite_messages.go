@@ -12,10 +12,10 @@ const slack = 16
 
 const (
 	messageColumns = `SELECT uid, mod_seq, system, keywords, date, size, prefix, body FROM message
-		WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid`
+		WHERE mailbox = ?+0 AND uid BETWEEN ?+0 AND ?+0 ORDER BY uid`
 	summaryColumns = `SELECT uid, mod_seq, system, keywords, date, size, prefix, message.body, summary
 		FROM message LEFT JOIN summary ON summary.body = message.body
-		WHERE mailbox = ? AND uid BETWEEN ? AND ? ORDER BY uid`
+		WHERE mailbox = ?+0 AND uid BETWEEN ?+0 AND ?+0 ORDER BY uid`
 )
 
 func (d *database) messages(in *span, most int) []Message {
@@ -77,25 +77,25 @@ func (d *database) keywords(f covey.Flags) []byte {
 }
 
 func (d *database) setFlags(id covey.MailboxID, m *Message) {
-	d.change("UPDATE message SET mod_seq = ?, system = ?, keywords = ? WHERE mailbox = ? AND uid = ?").
+	d.change("UPDATE message SET mod_seq = ?, system = ?, keywords = ? WHERE mailbox = ?+0 AND uid = ?+0").
 		int(int64(m.ModSeq)).int(int64(m.Flags.System)).blob(d.keywords(m.Flags)).
 		int(int64(id)).int(int64(m.UID)).run()
 }
 
 func (d *database) dropMessage(id covey.MailboxID, m *Message) {
-	d.change("DELETE FROM message WHERE mailbox = ? AND uid = ?").int(int64(id)).int(int64(m.UID)).run()
+	d.change("DELETE FROM message WHERE mailbox = ?+0 AND uid = ?+0").int(int64(id)).int(int64(m.UID)).run()
 }
 
 func (d *database) uids(id covey.MailboxID) []UIDRange {
 	var list []UIDRange
-	for q := d.query("SELECT uid FROM message WHERE mailbox = ? ORDER BY uid").int(int64(id)); q.next(); {
+	for q := d.query("SELECT uid FROM message WHERE mailbox = ?+0 ORDER BY uid").int(int64(id)); q.next(); {
 		list = appendUID(list, covey.UID(q.intAt(0)))
 	}
 	return list
 }
 
 func (d *database) firstUnseen(id covey.MailboxID) covey.UID {
-	return covey.UID(d.query("SELECT uid FROM message WHERE mailbox = ? AND system & ? = 0 ORDER BY uid LIMIT 1").
+	return covey.UID(d.query("SELECT uid FROM message WHERE mailbox = ?+0 AND system & ?+0 = 0 ORDER BY uid LIMIT 1").
 		int(int64(id)).int(int64(covey.Seen)).one())
 }
 
@@ -107,16 +107,16 @@ func (d *database) addExpunged(id covey.MailboxID, s covey.ModSeq, uids []UIDRan
 }
 
 func (d *database) trimExpunged(id covey.MailboxID, keep int) (int, covey.ModSeq) {
-	last := d.query("SELECT mod_seq FROM expunged WHERE mailbox = ? ORDER BY mod_seq DESC, first DESC LIMIT 1 OFFSET ?").
+	last := d.query("SELECT mod_seq FROM expunged WHERE mailbox = ?+0 ORDER BY mod_seq DESC, first DESC LIMIT 1 OFFSET ?").
 		int(int64(id)).int(int64(keep)).one()
-	d.change("DELETE FROM expunged WHERE mailbox = ? AND mod_seq <= ?").int(int64(id)).int(last).run()
-	left := d.query("SELECT count(*) FROM expunged WHERE mailbox = ?").int(int64(id)).one()
+	d.change("DELETE FROM expunged WHERE mailbox = ?+0 AND mod_seq <= ?+0").int(int64(id)).int(last).run()
+	left := d.query("SELECT count(*) FROM expunged WHERE mailbox = ?+0").int(int64(id)).one()
 	return int(left), covey.ModSeq(last)
 }
 
 func (d *database) expunged(id covey.MailboxID, since covey.ModSeq) []UIDRange {
 	var list []UIDRange
-	q := d.query("SELECT first, last FROM expunged WHERE mailbox = ? AND mod_seq > ?").int(int64(id)).int(int64(since))
+	q := d.query("SELECT first, last FROM expunged WHERE mailbox = ?+0 AND mod_seq > ?+0").int(int64(id)).int(int64(since))
 	for q.next() {
 		list = append(list, UIDRange{covey.UID(q.intAt(0)), covey.UID(q.intAt(1))})
 	}

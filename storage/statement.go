@@ -6,6 +6,11 @@ import (
 
 // A statement is a prepared statement with its parameters bound from left to
 // right. After a fault of its database it does nothing and has no rows.
+//
+// In a WHERE clause a parameter is written ?+0, or ?||” for text. SQLite as
+// modernc builds it (SQLITE_ENABLE_STAT4) has the planner look at the values of
+// bare ones, and then parses the statement again at every step: 40 µs instead
+// of one.
 type statement struct {
 	d *database
 	s *sqlite.Stmt // nil after a fault

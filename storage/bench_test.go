@@ -1,0 +1,106 @@
+package storage_test
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// written returns how many bytes this process has sent to the disk, 0 where
+// that is not known.
+func written(b *testing.B) float64 {
+	data, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(data), "write_bytes: ")
+	n, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// BenchmarkApplyDeliver delivers small messages to 50,000 accounts in no order.
+// Encoding is not measured: another node may have done it.
+func BenchmarkApplyDeliver(b *testing.B) {
+	s, err := storage.Open(storage.Config{Shard: 1, Path: filepath.Join(b.TempDir(), "shard")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	body, summary := make([]byte, 8<<10), make([]byte, 600)
+	index := uint64(0)
+	prepare := func(n int, account func(i int) covey.AccountID) []seglog.Command {
+		list := make([]seglog.Command, n)
+		for i := range list {
+			index++
+			c := storage.Deliver{
+				ID: covey.DeliveryID{Node: 1, Boot: 1, Seq: index}, Time: noon, Hash: [16]byte{1, byte(index), byte(index >> 8), byte(index >> 16)},
+				Recipients: []storage.Recipient{{Account: account(i), Mailbox: "INBOX", Prefix: []byte("Delivered-To: someone@example.org\r\n")}},
+				Confirmed:  []covey.DeliveryID{{Node: 1, Boot: 1, Seq: index - 1}},
+				Summary:    summary, Body: storage.Body{Inline: body, Size: int64(len(body))},
+			}
+			data := storage.Encode(c)
+			list[i] = seglog.Command{Index: index, Data: data, Place: seglog.Extent{Segment: index >> 13, Offset: 64, Length: uint32(len(data))}}
+		}
+		return list
+	}
+	const accounts = 50000
+	for first := 0; first < accounts; first += 1000 {
+		s.Apply(prepare(1000, func(i int) covey.AccountID { return covey.AccountID(first + i + 1) }))
+	}
+	if _, err := s.Checkpoint(); err != nil {
+		b.Fatal(err)
+	}
+	before := written(b)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; {
+		b.StopTimer()
+		list := prepare(min(1000, b.N-done), func(int) covey.AccountID { return covey.AccountID(rnd.IntN(accounts) + 1) })
+		b.StartTimer()
+		s.Apply(list)
+		done += len(list)
+	}
+	if _, err := s.Checkpoint(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric((written(b)-before)/float64(b.N), "disk-B/op")
+}
+
+// BenchmarkMessages reads twenty summaries from one of many mailboxes.
+func BenchmarkMessages(b *testing.B) {
+	s, err := storage.Open(storage.Config{Shard: 1, Path: filepath.Join(b.TempDir(), "shard")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	const accounts, each = 500, 40
+	for i := range uint64(accounts * each) {
+		c := storage.Deliver{
+			ID: covey.DeliveryID{Node: 1, Boot: 1, Seq: i}, Time: noon, Confirmed: []covey.DeliveryID{{Node: 1, Boot: 1, Seq: i - 1}},
+			Recipients: []storage.Recipient{{Account: covey.AccountID(i%accounts + 1), Mailbox: "INBOX"}},
+			Summary:    make([]byte, 600), Body: storage.Body{Inline: []byte("x"), Size: 1},
+		}
+		s.Apply([]seglog.Command{{Index: i + 1, Data: storage.Encode(c)}})
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := 0; b.Loop(); i++ {
+		n := 0
+		q := storage.Query{Mailbox: covey.MailboxID(i%accounts + 1), UIDs: []storage.UIDRange{{First: each - 19, Last: each}}, Summary: true}
+		err := s.Messages(b.Context(), q, func(*storage.Message) error { n++; return nil })
+		if err != nil || n != 20 {
+			b.Fatalf("%d messages, error %v", n, err)
+		}
+	}
+}

@@ -21,7 +21,7 @@
 //
 // # Limits
 //
-// Parse holds its buffers (64 KiB each for input and for one field) and the
+// Parse holds its buffers (16 KiB of input, one field of up to 64 KiB) and the
 // Summary. Of a header block 1 MiB is looked at, of a field 64 KiB. A tree is at
 // most 100 deep and has at most 10,000 parts; what lies deeper or comes later is
 // one application/octet-stream. A Summary holds at most 1,000 addresses, 64

@@ -9,7 +9,7 @@ import (
 // Sizes of the read buffer. A line that does not fit is taken in fragments.
 const (
 	minBuffer = 4 << 10
-	maxBuffer = 64 << 10
+	maxBuffer = 16 << 10
 )
 
 // Parse reads a message to its end and returns its Summary. It fails only with

@@ -62,13 +62,49 @@ func (v *preview) text() string {
 	}
 	raw := v.raw
 	if dec, _ := newTransferDecoder(v.part.Encoding); dec != nil {
-		raw = dec.end(dec.decode(make([]byte, 0, len(raw)), raw))
+		raw = decodeStart(dec, raw, v.most)
+	}
+	if len(raw) > MaxPreview {
+		raw = trimCut(raw) // or half a character at the cut would make it no UTF-8
 	}
 	s := toUTF8(param(v.part.Params, "charset"), raw)
 	if v.part.Media == "text/html" {
 		s = html.UnescapeString(stripTags(s))
 	}
 	return oneLine(s, MaxPreview)
+}
+
+// decodeStart decodes raw until there is enough for a preview of plain text, or
+// all of it if more than that was kept.
+func decodeStart(dec transferDecoder, raw []byte, kept int) []byte {
+	enough := kept
+	if kept == previewPlain {
+		enough = 3 * MaxPreview // characters may shrink in UTF-8, white space goes
+	}
+	const step = 128
+	out := make([]byte, 0, len(raw))
+	for len(raw) > 0 && len(out) < enough {
+		n := min(step, len(raw))
+		out = dec.decode(out, raw[:n])
+		raw = raw[n:]
+	}
+	if len(raw) > 0 {
+		return out
+	}
+	return dec.end(out)
+}
+
+// trimCut drops the start of a character from the end of b.
+func trimCut(b []byte) []byte {
+	for i := len(b) - 1; i >= max(0, len(b)-utf8.UTFMax); i-- {
+		if utf8.RuneStart(b[i]) {
+			if !utf8.FullRune(b[i:]) {
+				return b[:i]
+			}
+			break
+		}
+	}
+	return b
 }
 
 // oneLine returns the start of s without line ends and control characters, cut
@@ -79,6 +115,7 @@ func oneLine(s string, most int) string {
 	space := false
 	for _, r := range s {
 		switch {
+		case ' ' < r && r <= '~':
 		case unicode.IsSpace(r):
 			space = b.Len() > 0
 			continue

@@ -138,6 +138,10 @@ func TestPreview(t *testing.T) {
 		{"invalid UTF-8", "\r\ncaf\xe9", "café"},
 		{"utf-7", "Content-Type: text/plain; charset=utf-7\r\n\r\n+ADw-b+AD4-", "+ADw-b+AD4-"},
 		{"long", "\r\n" + strings.Repeat("é ", 300), strings.TrimSpace(strings.Repeat("é ", 67))},
+		{"cut in a character", "\r\n" + strings.Repeat("日", 1000), strings.Repeat("日", 66)},
+		{"cut in a character of HTML", "Content-Type: text/html\r\n\r\n.." + strings.Repeat("日", 5000), ".." + strings.Repeat("日", 66)},
+		{"cut when decoded", "Content-Transfer-Encoding: quoted-printable\r\n\r\n" + strings.Repeat("=E6=97=A5", 1000), strings.Repeat("日", 66)},
+		{"cut in ISO-2022-JP", "Content-Type: text/plain; charset=iso-2022-jp\r\n\r\n\x1b$B" + strings.Repeat("F|", 1000), strings.Repeat("日", 66)},
 		{"base64", "Content-Transfer-Encoding: BASE64\r\n\r\nSGVsbG8=\r\n", "Hello"},
 		{"none", "Content-Type: image/png\r\n\r\nx", ""},
 	}

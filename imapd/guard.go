@@ -56,6 +56,7 @@ type guard struct {
 
 	wmu      sync.Mutex // guards what follows; held while writing
 	out      []byte     // not yet written
+	mute     bool       // BYE was said
 	greeted  bool       // go-imap's greeting was swallowed
 	direct   bool       // nothing is held back (IDLE)
 	written  int64
@@ -343,6 +344,8 @@ func (g *guard) isStopping() bool {
 func (g *guard) broken(err error) error {
 	var timeout net.Error
 	switch {
+	case g.ended:
+		return err
 	case g.isStopping():
 		return g.bye(shuttingDown())
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -359,11 +362,19 @@ func shuttingDown() *imap.Error {
 // bye says BYE and lets go-imap see the end of the stream.
 func (g *guard) bye(e *imap.Error) error {
 	g.ended = true
-	e = &imap.Error{Type: imap.StatusResponseTypeBye, Code: e.Code, Text: e.Text}
-	if err := g.say(string(status("", e))); err != nil {
+	if err := g.farewell(e); err != nil {
 		return err
 	}
 	return io.EOF
+}
+
+// farewell says BYE, after which go-imap has no more to say, though it may try.
+func (g *guard) farewell(e *imap.Error) error {
+	err := g.say(string(status("", &imap.Error{Type: imap.StatusResponseTypeBye, Code: e.Code, Text: e.Text})))
+	g.wmu.Lock()
+	defer g.wmu.Unlock()
+	g.mute = true
+	return err
 }
 
 // Write takes what go-imap writes. Its greeting is not for the peer, which has
@@ -372,6 +383,9 @@ func (g *guard) Write(p []byte) (int, error) {
 	g.wmu.Lock()
 	defer g.wmu.Unlock()
 	n := len(p)
+	if g.mute {
+		return n, nil
+	}
 	if !g.greeted {
 		end := bytes.IndexByte(p, '\n') + 1
 		if end == 0 {

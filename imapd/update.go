@@ -26,8 +26,7 @@ func (s *session) poll(w *imapserver.UpdateWriter, o mailbox.PollOptions) error 
 		if errors.Is(err, covey.NotFound) {
 			e = &imap.Error{Text: "The selected mailbox was deleted"}
 		}
-		e.Type = imap.StatusResponseTypeBye
-		return errors.Join(err, s.g.say(string(status("", e))))
+		return errors.Join(err, s.g.farewell(e))
 	}
 	if box := s.view.Mailbox(); len(box.Keywords) != s.keywords {
 		s.keywords = len(box.Keywords)

@@ -128,3 +128,27 @@ func TestLMTPOnUnixSocket(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestNotConfirmedUnread is that a peer which goes on without having taken the
+// reply confirms nothing: on a Unix socket the kernel knows what it has read.
+func TestNotConfirmedUnread(t *testing.T) {
+	r := newRig(t)
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "lmtp.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.serve(LMTP, l)
+	c := r.dial(LMTP)
+	c.run(hellolmtp + opening + "> DATA\n< 354\n> .")
+	waitFor(t, "the message", func() bool { return strings.Contains(r.log.String(), "msg=transaction") })
+	c.send("MAIL FROM:<>\r\nRCPT TO:<alice@example.org>\r\n")
+	waitFor(t, "the next recipient", func() bool { return len(r.mail.lookups()) == 2 })
+	if got := r.mail.messages()[0].Confirms; got != 0 {
+		t.Errorf("%d confirmations", got)
+	}
+	// Once they are read, the next command confirms.
+	c.run("\n< 250\n< 250\n< 250\n> NOOP\n< 250")
+	if got := r.mail.messages()[0].Confirms; got != 1 {
+		t.Errorf("%d confirmations at the end", got)
+	}
+}

@@ -3,10 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
-	"time"
+	"path/filepath"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
@@ -15,24 +16,60 @@ import (
 
 // startAdmin opens the admin socket.
 func (n *Node) startAdmin(context.Context) error {
-	path := n.folder.path(admin.SocketName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	l, err := net.Listen("unix", path)
+	l, err := listenPrivate(n.folder.dir, admin.SocketName)
 	if err != nil {
-		return err
+		return fmt.Errorf("open admin socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return errors.Join(err, l.Close())
-	}
-	n.fronts.admin = &http.Server{Handler: n.adminHandler(), ReadHeaderTimeout: 10 * time.Second}
-	n.fronts.adminDone.Go(func() {
-		if err := n.fronts.admin.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			n.log.Error("admin socket ended", "err", err)
-		}
-	})
+	n.fronts.admin = serveHTTP(l, n.adminHandler(), n.log)
 	return nil
+}
+
+// listenPrivate opens a Unix socket that was never open to other users: it is
+// made in a folder of ours alone, and moved to its name when its mode is right.
+// The data folder itself may let others in.
+func listenPrivate(dir, name string) (net.Listener, error) {
+	path, hidden := filepath.Join(dir, name), filepath.Join(dir, ".sock")
+	const most = 107 // sun_path (unix(7))
+	if len(path) > most {
+		return nil, covey.Errorf(covey.Invalid, "%s: the path of a socket has at most %d octets: use a data folder with a shorter path", path, most)
+	}
+	if err := os.RemoveAll(hidden); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(hidden, 0o700); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(hidden, "s"), Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // by that name it will not be there
+	err = os.Chmod(filepath.Join(hidden, "s"), 0o600)
+	if err == nil {
+		err = os.Rename(filepath.Join(hidden, "s"), path)
+	}
+	if err == nil {
+		err = os.Remove(hidden)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &privateSocket{l, path}, nil
+}
+
+// privateSocket removes its name when it is closed.
+type privateSocket struct {
+	net.Listener
+	path string
+}
+
+// Close implements net.Listener.
+func (s *privateSocket) Close() error {
+	err := os.Remove(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, s.Listener.Close())
 }
 
 func (n *Node) adminHandler() http.Handler {

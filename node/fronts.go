@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -30,14 +28,14 @@ type Listening struct {
 
 // fronts are all that listens. The zero value listens to nothing.
 type fronts struct {
-	smtp  *smtpd.Server
-	imap  *imapd.Server
-	pop3  *pop3d.Server
-	http  []*http.Server // metrics
-	admin *http.Server
+	smtp    *smtpd.Server
+	imap    *imapd.Server
+	pop3    *pop3d.Server
+	metrics []*httpServer
+	admin   *httpServer
+	serving sync.WaitGroup // the mail servers' Serve calls
 
-	serving   sync.WaitGroup // the Serve calls, but for admin's
-	adminDone sync.WaitGroup // admin's
+	mu        sync.Mutex // guards listening: the admin socket is there before the others
 	listening []Listening
 }
 
@@ -47,21 +45,45 @@ func (n *Node) startFronts(context.Context) error {
 	if err := n.makeServers(); err != nil {
 		return err
 	}
-	var serves []func()
+	open, err := n.openListeners()
+	if err != nil {
+		return err
+	}
+	var list []Listening
+	for _, o := range open {
+		list = append(list, Listening{o.service, address(o.l)})
+		n.serve(o.service, o.l)
+	}
+	n.fronts.mu.Lock()
+	defer n.fronts.mu.Unlock()
+	n.fronts.listening = list
+	return nil
+}
+
+// opened is a listener that nobody serves yet.
+type opened struct {
+	service string
+	l       net.Listener
+}
+
+// openListeners opens all listeners or none.
+func (n *Node) openListeners() ([]opened, error) {
+	var open []opened
 	for _, s := range n.cfg.Listen.services() {
 		for _, addr := range s.addrs {
 			l, err := listen(addr)
-			if err != nil {
-				return fmt.Errorf("[listen] %s: %w%s", s.name, err, listenHint(err))
+			if err == nil {
+				open = append(open, opened{s.name, l})
+				continue
 			}
-			n.fronts.listening = append(n.fronts.listening, Listening{s.name, address(l)})
-			serves = append(serves, n.server(s.name, l))
+			err = fmt.Errorf("[listen] %s: %w%s", s.name, err, listenHint(err))
+			for _, o := range open {
+				err = errors.Join(err, o.l.Close())
+			}
+			return nil, err
 		}
 	}
-	for _, serve := range serves {
-		n.fronts.serving.Go(serve)
-	}
-	return nil
+	return open, nil
 }
 
 func (n *Node) makeServers() (err error) {
@@ -116,61 +138,67 @@ func parsePrefixes(list []string) ([]netip.Prefix, error) {
 	return all, nil
 }
 
-// server returns the function that serves a listener until it is shut down.
-func (n *Node) server(name string, l net.Listener) func() {
-	run := func(err error) {
-		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
-			n.log.Error("listener ended", "service", name, "address", address(l), "err", err)
-		}
-	}
+// serve starts to serve a listener; shutdown ends it.
+func (n *Node) serve(name string, l net.Listener) {
 	kinds := map[string]smtpd.Kind{
 		"smtp": smtpd.MX, "submission": smtpd.Submission, "submissions": smtpd.Submissions, "lmtp": smtpd.LMTP,
 	}
-	if k, ok := kinds[name]; ok {
-		return func() { run(n.fronts.smtp.Serve(k, l)) }
+	var run func() error
+	kind, isSMTP := kinds[name]
+	switch {
+	case name == "metrics":
+		h := health{reg: n.metrics, ready: n.readyErr, debug: n.cfg.Node.Debug}
+		n.fronts.metrics = append(n.fronts.metrics, serveHTTP(l, h.handler(), n.log))
+		return
+	case isSMTP:
+		run = func() error { return n.fronts.smtp.Serve(kind, l) }
+	case strings.HasPrefix(name, "imap"):
+		run = func() error { return n.fronts.imap.Serve(n.wrap(name, l)) }
+	default:
+		run = func() error { return n.fronts.pop3.Serve(n.wrap(name, l)) }
 	}
-	if name == "metrics" {
-		h := &http.Server{
-			Handler:           health{reg: n.metrics, ready: n.ready.check, debug: n.cfg.Node.Debug}.handler(),
-			ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
+	n.fronts.serving.Go(func() {
+		if err := run(); err != nil && !errors.Is(err, net.ErrClosed) {
+			n.log.Error("listener ended", "service", name, "address", address(l), "err", err)
 		}
-		n.fronts.http = append(n.fronts.http, h)
-		return func() { run(h.Serve(l)) }
-	}
-	return n.mailServer(name, l, run)
+	})
 }
 
-// mailServer is server for the services that read mail.
-func (n *Node) mailServer(name string, l net.Listener, run func(error)) func() {
+// wrap puts limits, and TLS where it comes first, on a listener of a service
+// that reads mail. smtpd does that itself.
+func (n *Node) wrap(name string, l net.Listener) net.Listener {
 	cfg := serve.Config{
 		Name: name, Conns: n.cfg.Limits.Connections, PerAddr: n.cfg.Limits.PerAddress, Logger: n.cfg.Logger, Metrics: n.connMetrics,
 	}
-	implicit := strings.HasSuffix(name, "s")
-	if !implicit {
+	switch name {
+	case "imap":
+		cfg.Refusal = []byte("* BYE [UNAVAILABLE] too many connections\r\n")
+	case "pop3":
 		cfg.Refusal = pop3d.Refusal()
-		if name == "imap" {
-			cfg.Refusal = []byte("* BYE [UNAVAILABLE] too many connections\r\n")
-		}
+	default: // a line of text is no answer to a ClientHello
+		return serve.TLS(serve.Wrap(l, cfg), n.certs.config())
 	}
-	var wrapped net.Listener = serve.Wrap(l, cfg)
-	if implicit {
-		wrapped = serve.TLS(wrapped.(*serve.Listener), n.certs.config())
-	}
-	if strings.HasPrefix(name, "imap") {
-		return func() { run(n.fronts.imap.Serve(wrapped)) }
-	}
-	return func() { run(n.fronts.pop3.Serve(wrapped)) }
+	return serve.Wrap(l, cfg)
 }
 
 // listen opens a TCP listener, or a Unix socket in place of one that a killed
-// process left behind.
+// process left behind. Any other file of that name stays, and so does a socket
+// that somebody answers on.
 func listen(addr string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(addr, "unix:")
 	if !ok {
 		return net.Listen("tcp", addr)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	if st, err := os.Lstat(path); err == nil && st.Mode().Type() == os.ModeSocket {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			return nil, errors.Join(fmt.Errorf("listen unix %s: %w", path, syscall.EADDRINUSE), c.Close())
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return net.Listen("unix", path)
 }
@@ -178,9 +206,15 @@ func listen(addr string) (net.Listener, error) {
 func listenHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return ": another program has that port; stop it, choose another address in [listen], or use --port-offset"
+		return ": another program has that address; stop it, choose another address in [listen], or use --port-offset"
 	case errors.Is(err, os.ErrPermission):
-		return ": ports below 1024 need root or CAP_NET_BIND_SERVICE; or use --port-offset"
+		return ": ports below 1024 need root or CAP_NET_BIND_SERVICE; choose other addresses in [listen], or use --port-offset"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ": this host has no such address; mend it in [listen]"
+	case errors.Is(err, os.ErrNotExist):
+		return ": make the folder of the socket first, or choose another in [listen]"
+	case errors.Is(err, syscall.EINVAL):
+		return ": the path of a Unix socket has at most 107 octets; choose a shorter one in [listen]"
 	}
 	return ""
 }
@@ -195,7 +229,7 @@ func address(l net.Listener) string {
 // shutdown lets sessions finish what they are at until ctx ends, then ends them.
 func (f *fronts) shutdown(ctx context.Context) error {
 	var wg sync.WaitGroup
-	errs := make(chan error, 3)
+	errs := make(chan error, 3+len(f.metrics))
 	if f.smtp != nil {
 		wg.Go(func() { errs <- f.smtp.Shutdown(ctx) })
 	}
@@ -205,11 +239,11 @@ func (f *fronts) shutdown(ctx context.Context) error {
 	if f.pop3 != nil {
 		wg.Go(func() { errs <- f.pop3.Shutdown(ctx) })
 	}
+	for _, h := range f.metrics {
+		wg.Go(func() { errs <- h.stop(ctx) })
+	}
 	wg.Wait()
 	close(errs)
-	for _, h := range f.http {
-		_ = h.Close() // a scrape that is cut off comes again
-	}
 	f.serving.Wait()
 	var all error
 	for err := range errs {
@@ -219,13 +253,4 @@ func (f *fronts) shutdown(ctx context.Context) error {
 		}
 	}
 	return all
-}
-
-// closeAdmin ends the admin socket after the calls under way.
-func (f *fronts) closeAdmin(ctx context.Context) error {
-	if f.admin == nil {
-		return nil
-	}
-	defer f.adminDone.Wait()
-	return f.admin.Shutdown(ctx)
 }

@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,7 +53,7 @@ type Node struct {
 
 	certs      *certs
 	fronts     fronts
-	ready      readiness
+	ready      atomic.Bool // Start is over and Stop has not begun
 	background sync.WaitGroup
 	endWork    context.CancelFunc // ends what runs in background beside the host
 	endHost    context.CancelFunc
@@ -93,7 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 			return nil, errors.Join(err, n.Stop())
 		}
 	}
-	n.ready.set()
+	n.ready.Store(true)
 	n.log.Info("ready", "node", n.folder.id.String(), "version", cfg.Version, "took", time.Since(n.started).Round(time.Millisecond))
 	return n, nil
 }
@@ -196,7 +198,7 @@ func hint(err error) string {
 func (n *Node) runEngine(context.Context) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endHost, n.hostDone = cancel, make(chan struct{})
-	go func() { // stopHost waits for it
+	go func() { // stopEngine waits for it
 		defer close(n.hostDone)
 		n.hostErr = n.host.Run(ctx)
 	}()
@@ -208,21 +210,33 @@ func (n *Node) elect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, electTimeout)
 	defer cancel()
 	for id := covey.ShardID(0); id <= covey.ShardID(n.folder.self.Shards); id++ {
-		for {
-			err := n.host.ReadIndex(ctx, id)
-			if err == nil {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("wait for a leader of shard %d: %w", id, err)
-			case <-n.hostDone:
-				return fmt.Errorf("engine stopped: %w", n.hostErr)
-			case <-time.After(5 * time.Millisecond):
-			}
+		if err := n.awaitLeader(ctx, id); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (n *Node) awaitLeader(ctx context.Context, id covey.ShardID) error {
+	const again = 5 * time.Millisecond
+	for {
+		err := n.host.ReadIndex(ctx, id)
+		if err == nil {
+			return nil
+		}
+		for _, g := range n.host.Status() {
+			if g.Group == id && g.Fault != nil { // it will never have one
+				return fmt.Errorf("%w%s", g.Fault, hint(g.Fault))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for a leader of shard %d: %w", id, err)
+		case <-n.hostDone:
+			return errors.New("the engine stopped during the start") // Stop adds why
+		case <-time.After(again):
+		}
+	}
 }
 
 // found makes the cluster in a new directory, and checks that an old one is ours.
@@ -260,8 +274,12 @@ func (n *Node) startServices(context.Context) (err error) {
 	return n.startCompactor(ctx)
 }
 
-// Listening returns the addresses of the listeners.
-func (n *Node) Listening() []Listening { return n.fronts.listening }
+// Listening returns the addresses of the listeners, in the order of [listen].
+func (n *Node) Listening() []Listening {
+	n.fronts.mu.Lock()
+	defer n.fronts.mu.Unlock()
+	return slices.Clone(n.fronts.listening)
+}
 
 // Failed is closed when the engine has stopped by itself: the node cannot go on
 // and must be stopped. Stop returns the reason.
@@ -276,13 +294,14 @@ func (n *Node) Failed() <-chan struct{} { return n.hostDone }
 //  2. the front ends finish what is under way and take nothing new: everything
 //     below still works for them;
 //  3. background work, which proposes to the groups too;
-//  4. the host: it answers what waits, checkpoints the states and closes them;
-//  5. the log, which the states' last checkpoint needed;
-//  6. the admin socket, so that status answers until the end;
+//  4. the admin socket, after the front ends, so that status answers while they
+//     finish, and before the states are closed under a check;
+//  5. the host: it answers what waits, checkpoints the states and closes them;
+//  6. the log, which the states' last checkpoint needed;
 //  7. the lock, when nothing writes any more.
 func (n *Node) Stop() error {
 	n.stop.Do(func() {
-		n.ready.clear()
+		n.ready.Store(false)
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
 		errs := []error{n.fronts.shutdown(ctx)}
@@ -290,7 +309,10 @@ func (n *Node) Stop() error {
 			n.endWork()
 		}
 		n.background.Wait()
-		errs = append(errs, n.stopEngine(), n.fronts.closeAdmin(ctx))
+		if n.fronts.admin != nil {
+			errs = append(errs, n.fronts.admin.stop(ctx))
+		}
+		errs = append(errs, n.stopEngine())
 		if n.folder != nil {
 			errs = append(errs, n.folder.Close())
 		}

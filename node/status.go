@@ -10,7 +10,7 @@ import (
 func (n *Node) status(context.Context, admin.Empty) (admin.Status, error) {
 	s := admin.Status{
 		Node: n.folder.id.String(), Version: n.cfg.Version, Hostname: n.cfg.Node.Hostname, Started: n.started,
-		Ready: n.ready.check() == nil, Data: n.folder.dir, DiskFree: n.disk.free.Load(), DiskFull: n.disk.full.Load(),
+		Ready: n.readyErr() == nil, Data: n.folder.dir, DiskFree: n.disk.free.Load(), DiskFull: n.disk.full.Load(),
 		Listen: []admin.Listen{}, Shards: []admin.Shard{},
 	}
 	for _, seg := range n.seglog.Segments() {
@@ -21,7 +21,7 @@ func (n *Node) status(context.Context, admin.Empty) (admin.Status, error) {
 		s.Domains++
 		s.Accounts += int64(d.Accounts)
 	}
-	for _, l := range n.fronts.listening {
+	for _, l := range n.Listening() {
 		s.Listen = append(s.Listen, admin.Listen{Service: l.Service, Address: l.Address})
 	}
 	for _, g := range n.host.Status() {

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -10,15 +9,14 @@ import (
 	"github.com/covey-mail/covey/storage"
 )
 
-// readiness tells whether the node serves.
-type readiness struct{ on atomic.Bool }
-
-func (r *readiness) set()   { r.on.Store(true) }
-func (r *readiness) clear() { r.on.Store(false) }
-
-// check is nil while the node serves.
-func (r *readiness) check() error {
-	if !r.on.Load() {
+// readyErr is nil while the node serves, and says why it does not.
+func (n *Node) readyErr() error {
+	select {
+	case <-n.hostDone:
+		return covey.Errorf(covey.Unavailable, "the engine stopped; the log says why")
+	default:
+	}
+	if !n.ready.Load() {
 		return covey.Errorf(covey.Unavailable, "starting or stopping")
 	}
 	return nil

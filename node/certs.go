@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"os"
 	"sync"
@@ -23,6 +24,7 @@ import (
 type certs struct {
 	cert, key string
 	now       func() time.Time
+	log       *slog.Logger
 
 	mu      sync.Mutex // guards the following fields
 	current *tls.Certificate
@@ -32,8 +34,8 @@ type certs struct {
 
 // openCerts loads the configured certificate, or the self-signed one of the
 // folder, which is made once.
-func openCerts(f *folder, cfg Config) (*certs, error) {
-	c := &certs{cert: cfg.TLS.Cert, key: cfg.TLS.Key, now: time.Now}
+func openCerts(f *folder, cfg Config, log *slog.Logger) (*certs, error) {
+	c := &certs{cert: cfg.TLS.Cert, key: cfg.TLS.Key, now: time.Now, log: log}
 	if c.cert == "" {
 		c.cert, c.key = f.path("tls", "cert.pem"), f.path("tls", "key.pem")
 		if _, err := f.fs.Stat(c.cert); errors.Is(err, os.ErrNotExist) {
@@ -43,7 +45,7 @@ func openCerts(f *folder, cfg Config) (*certs, error) {
 		}
 	}
 	if err := c.loadLocked(); err != nil {
-		return nil, fmt.Errorf("[tls] certificate: %w", err)
+		return nil, fmt.Errorf("[tls] cert %s, key %s: %w", c.cert, c.key, err)
 	}
 	return c, nil
 }
@@ -60,7 +62,9 @@ func (c *certs) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		c.checked = now
 		if st, err := os.Stat(c.cert); err == nil && !st.ModTime().Equal(c.modTime) {
 			// A renewal half written stays with the old pair until it is whole.
-			_ = c.loadLocked()
+			if err := c.loadLocked(); err != nil {
+				c.log.Warn("replaced certificate cannot be read; the old one stays in use", "file", c.cert, "err", err)
+			}
 		}
 	}
 	return c.current, nil

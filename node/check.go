@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
@@ -33,26 +34,54 @@ func Check(ctx context.Context, cfg Config) (admin.CheckResult, error) {
 	c.problems("log", seglog.Check(logConfig))
 	log, err := seglog.Open(logConfig)
 	if err != nil {
-		c.problem("log", err)
-		return c.res, nil
+		if len(c.res.Problems) == 0 { // else this one is said already
+			c.problem("log", err)
+		}
+		return c.res, ctx.Err()
 	}
 	defer log.Close()
-	if st, err := directory.OpenState(directory.Config{Path: f.path("directory.db")}); err != nil {
-		c.problem("directory", err)
-	} else {
-		c.problems("directory", st.Check(ctx))
-		c.problem("directory", st.Close())
+	c.atRest(f, log)
+	return c.res, ctx.Err()
+}
+
+// atRest checks the databases.
+func (c *checker) atRest(f *folder, log *seglog.Log) {
+	if c.present("directory", f.path("directory.db"), log.Group(covey.DirectoryShard)) {
+		if st, err := directory.OpenState(directory.Config{Path: f.path("directory.db")}); err != nil {
+			c.problem("directory", err)
+		} else {
+			c.problems("directory", st.Check(c.ctx))
+			c.problem("directory", st.Close())
+		}
 	}
 	for id := covey.ShardID(1); id <= covey.ShardID(f.self.Shards); id++ {
+		name := fmt.Sprintf("shard %d", id)
+		if !c.present(name, f.shardPath(id), log.Group(id)) {
+			continue
+		}
 		st, err := storage.Open(storage.Config{Shard: id, Path: f.shardPath(id)})
 		if err != nil {
-			c.problem(fmt.Sprintf("shard %d", id), err)
+			c.problem(name, err)
 			continue
 		}
 		c.shard(id, st, log)
-		c.problem(fmt.Sprintf("shard %d", id), st.Close())
+		c.problem(name, st.Close())
 	}
-	return c.res, ctx.Err()
+}
+
+// present reports whether a database is there. Without one the log must have all
+// of its group, as in a folder whose first start was cut short.
+func (c *checker) present(name, path string, log *seglog.Group) bool {
+	_, err := os.Stat(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return true // what else is wrong shows when it is opened
+	}
+	first, err := log.FirstIndex()
+	if err == nil && first > 1 {
+		err = fmt.Errorf("%s is gone, and the log begins at %d", path, first)
+	}
+	c.problem(name, err)
+	return false
 }
 
 // check is Check for the running node. The log is checked by what the bodies and

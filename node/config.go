@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -20,6 +21,7 @@ type Config struct {
 	Cluster ClusterConfig `toml:"cluster"`
 
 	Version string       `toml:"-"` // of the program, for status and logs
+	Files   int          `toml:"-"` // most descriptors that the process may have open; 0: no bound
 	Logger  *slog.Logger `toml:"-"` // nil: discard
 }
 
@@ -55,9 +57,9 @@ type TLSConfig struct {
 type LimitsConfig struct {
 	MessageSize     int64    `toml:"message_size"`      // bytes of one message; 50 MiB
 	Recipients      int      `toml:"recipients"`        // of one transaction; 100
-	Quota           int64    `toml:"quota"`             // bytes of an account that has no quota of its own; 0: none
-	Connections     int      `toml:"connections"`       // of each service; 4,000
-	PerAddress      int      `toml:"per_address"`       // connections of each service from one remote address; 50
+	Quota           int64    `toml:"quota"`             // bytes, of accounts made without a quota of their own; 0: none
+	Connections     int      `toml:"connections"`       // of each listener; 4,000, or fewer where there are not enough descriptors
+	PerAddress      int      `toml:"per_address"`       // connections of each listener from one remote address; 50
 	SessionsPerUser int      `toml:"sessions_per_user"` // IMAP sessions of one account; 50
 	LMTPPeers       []string `toml:"lmtp_peers"`        // networks beside loopback that may speak LMTP, as CIDR
 	ClearTextLogin  string   `toml:"clear_text_login"`  // "loopback" or "never"; loopback
@@ -117,14 +119,15 @@ func (c *Config) validate() error {
 	if c.Node.Data == "" {
 		return covey.Errorf(covey.Invalid, "no data folder: set [node] data, COVEY_NODE_DATA or --data DIR")
 	}
+	c.fill()
+	if err := c.Limits.validate(); err != nil {
+		return err
+	}
 	if c.Cluster.Shards < 1 || c.Cluster.Shards > maxShards {
 		return covey.Errorf(covey.Invalid, "[cluster] shards is %d: want 1 to %d", c.Cluster.Shards, maxShards)
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return covey.Errorf(covey.Invalid, "[tls] cert and key go together: set both or neither")
-	}
-	if l := c.Limits.ClearTextLogin; l != "loopback" && l != "never" {
-		return covey.Errorf(covey.Invalid, `[limits] clear_text_login is %q: want "loopback" or "never"`, l)
 	}
 	for _, l := range c.Listen.services() {
 		for _, a := range l.addrs {
@@ -145,6 +148,69 @@ func (c *Config) validate() error {
 	return nil
 }
 
+// fill gives what is zero its default.
+func (c *Config) fill() {
+	def := DefaultConfig(c.Node.Data, 0)
+	l, d := &c.Limits, def.Limits
+	setDefault(&l.MessageSize, d.MessageSize)
+	setDefault(&l.Recipients, d.Recipients)
+	setDefault(&l.Connections, d.Connections)
+	setDefault(&l.PerAddress, d.PerAddress)
+	setDefault(&l.SessionsPerUser, d.SessionsPerUser)
+	setDefault(&l.ClearTextLogin, d.ClearTextLogin)
+	setDefault(&l.DiskReserve, d.DiskReserve)
+	setDefault(&l.CheckpointEvery, d.CheckpointEvery)
+	setDefault(&c.Cluster.Shards, def.Cluster.Shards)
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// connections returns how many connections each listener admits: as many as
+// configured, or as descriptors are left when the node has its own. A connection
+// that finds none cannot even be told that it is one too many.
+func (c Config) connections() int {
+	mail := 0
+	for _, s := range c.Listen.services() {
+		if s.name != "metrics" {
+			mail += len(s.addrs)
+		}
+	}
+	if c.Files == 0 || mail == 0 {
+		return c.Limits.Connections
+	}
+	// A shard has a database and its log; the rest is for segments, listeners,
+	// operators and the runtime.
+	own := 4*(c.Cluster.Shards+1) + mail + 128
+	const least = 8
+	return min(c.Limits.Connections, max((c.Files-own)/mail, least))
+}
+
+func (l LimitsConfig) validate() error {
+	for _, k := range []struct {
+		name  string
+		value int64
+	}{
+		{"message_size", l.MessageSize}, {"recipients", int64(l.Recipients)}, {"quota", l.Quota},
+		{"connections", int64(l.Connections)}, {"per_address", int64(l.PerAddress)},
+		{"sessions_per_user", int64(l.SessionsPerUser)}, {"disk_reserve", l.DiskReserve},
+		{"checkpoint_every", int64(l.CheckpointEvery)},
+	} {
+		if k.value < 0 {
+			return covey.Errorf(covey.Invalid, "[limits] %s is negative", k.name)
+		}
+	}
+	if l.ClearTextLogin != "loopback" && l.ClearTextLogin != "never" {
+		return covey.Errorf(covey.Invalid, `[limits] clear_text_login is %q: want "loopback" or "never"`, l.ClearTextLogin)
+	}
+	_, err := parsePrefixes(l.LMTPPeers)
+	return err
+}
+
 func checkListen(service, addr string) error {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		if !strings.HasPrefix(path, "/") {
@@ -152,9 +218,9 @@ func checkListen(service, addr string) error {
 		}
 		return nil
 	}
-	i := strings.LastIndexByte(addr, ':')
-	port, err := strconv.Atoi(addr[i+1:])
-	if i < 0 || err != nil || port < 0 || port > 65535 {
+	_, text, err := net.SplitHostPort(addr)
+	port, noNumber := strconv.Atoi(text)
+	if err != nil || noNumber != nil || port < 0 || port > 65535 {
 		return covey.Errorf(covey.Invalid, "[listen] %s: %q: want host:port or unix:/path", service, addr)
 	}
 	if service == "lmtp" && port == 25 { // RFC 2033 section 5

@@ -21,7 +21,8 @@ const diskEvery = 250 * time.Millisecond
 // when other programs take even that, the reserve file is given up for them.
 type disk struct {
 	dir     string
-	keep    int64 // bytes that intake leaves free
+	space   func(dir string) (int64, error) // durable.Free
+	keep    int64                           // bytes that intake leaves free
 	reserve *durable.Reserve
 	log     *slog.Logger
 	full    atomic.Bool
@@ -30,8 +31,8 @@ type disk struct {
 
 // openDisk takes the reserve. On a disk that is full already it is left for
 // later: the node starts, takes nothing in, and lets mail be deleted.
-func openDisk(f *folder, keep int64, log *slog.Logger) (*disk, error) {
-	d := &disk{dir: f.dir, keep: keep, log: log.With("component", "disk")}
+func openDisk(f *folder, space func(string) (int64, error), keep int64, log *slog.Logger) (*disk, error) {
+	d := &disk{dir: f.dir, space: space, keep: keep, log: log.With("component", "disk")}
 	d.reserve = durable.NewReserve(f.fs, f.path("reserve"), keep)
 	if err := d.reserve.Hold(); err != nil && !errors.Is(err, covey.DiskFull) {
 		return nil, fmt.Errorf("take disk reserve: %w", err)
@@ -41,7 +42,7 @@ func openDisk(f *folder, keep int64, log *slog.Logger) (*disk, error) {
 
 // look reads the free space and decides.
 func (d *disk) look() error {
-	free, err := durable.Free(d.dir)
+	free, err := d.space(d.dir)
 	if err != nil {
 		return fmt.Errorf("read free space of %s: %w", d.dir, err)
 	}

@@ -77,10 +77,16 @@ func openFolder(fs durable.FS, dir string, shards int) (*folder, error) {
 
 // openOldFolder is openFolder for a folder that must be there already.
 func openOldFolder(fs durable.FS, dir string) (*folder, error) {
-	if _, err := fs.Stat(filepath.Join(dir, "node.toml")); err != nil {
-		return nil, covey.Errorf(covey.NotFound, "%s is not a data folder of covey: %w", dir, err)
+	for _, name := range []string{"node.toml", "log"} {
+		_, err := fs.Stat(filepath.Join(dir, name))
+		if err == nil {
+			return openFolder(fs, dir, 0)
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
 	}
-	return openFolder(fs, dir, 0)
+	return nil, covey.Errorf(covey.NotFound, "%s is not a data folder of covey: it has no node.toml", dir)
 }
 
 func lockFolder(dir string) (*os.File, error) {
@@ -88,8 +94,12 @@ func lockFolder(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder: %w", err)
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", dir, ErrLocked), lock.Close())
+	err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, errors.Join(fmt.Errorf("%s: %w: stop that node first, or use another data folder", dir, ErrLocked), lock.Close())
+	}
+	if err != nil { // some network file systems have no locks
+		return nil, errors.Join(fmt.Errorf("lock data folder %s: %w: put it on a local disk", dir, err), lock.Close())
 	}
 	return lock, nil
 }
@@ -110,8 +120,13 @@ func (f *folder) identify(shards int) error {
 	if f.self.Version != folderVersion {
 		return covey.Errorf(covey.Invalid, "data folder %s has layout version %d, this program knows %d: use the program version that made it", f.dir, f.self.Version, folderVersion)
 	}
-	f.id, err = covey.ParseNodeID(f.self.Node)
-	return err
+	if f.id, err = covey.ParseNodeID(f.self.Node); err == nil && (f.self.Shards < 1 || f.self.Shards > maxShards) {
+		err = fmt.Errorf("%d shards", f.self.Shards)
+	}
+	if err != nil {
+		return covey.Errorf(covey.Corrupt, "%s is damaged: %w: restore it from a copy", f.path("node.toml"), err)
+	}
+	return nil
 }
 
 func (f *folder) create(shards int) error {
@@ -125,10 +140,10 @@ func (f *folder) create(shards int) error {
 	return f.save()
 }
 
-// nextBoot counts a start; it is on disk before it returns.
-func (f *folder) nextBoot() (uint64, error) {
+// countBoot counts a start; it is on disk before it returns.
+func (f *folder) countBoot() error {
 	f.self.Boot++
-	return f.self.Boot, f.save()
+	return f.save()
 }
 
 func (f *folder) save() error {

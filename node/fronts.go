@@ -88,6 +88,10 @@ func (n *Node) openListeners() ([]opened, error) {
 
 func (n *Node) makeServers() (err error) {
 	lim := n.cfg.Limits
+	if n.conns = n.cfg.connections(); n.conns < lim.Connections {
+		n.log.Warn("fewer connections than configured: raise the limit of open files (ulimit -n, LimitNOFILE)",
+			"configured", lim.Connections, "connections", n.conns, "files", n.cfg.Files)
+	}
 	loopback := lim.ClearTextLogin == "loopback"
 	trusted, err := parsePrefixes(lim.LMTPPeers)
 	if err != nil {
@@ -96,7 +100,7 @@ func (n *Node) makeServers() (err error) {
 	sm, im, pm, conns := smtpd.NewMetrics(), imapd.NewMetrics(), pop3d.NewMetrics(), serve.NewMetrics()
 	per := make(map[smtpd.Kind]serve.Config)
 	for _, k := range []smtpd.Kind{smtpd.MX, smtpd.Submission, smtpd.Submissions, smtpd.LMTP} {
-		per[k] = serve.Config{Conns: lim.Connections, PerAddr: lim.PerAddress}
+		per[k] = serve.Config{Conns: n.conns, PerAddr: lim.PerAddress}
 	}
 	n.fronts.smtp, err = smtpd.New(smtpd.Config{
 		Hostname: n.cfg.Node.Hostname, TLS: n.certs.config(), MaxMessageBytes: lim.MessageSize, MaxRecipients: lim.Recipients,
@@ -168,7 +172,7 @@ func (n *Node) serve(name string, l net.Listener) {
 // that reads mail. smtpd does that itself.
 func (n *Node) wrap(name string, l net.Listener) net.Listener {
 	cfg := serve.Config{
-		Name: name, Conns: n.cfg.Limits.Connections, PerAddr: n.cfg.Limits.PerAddress, Logger: n.cfg.Logger, Metrics: n.connMetrics,
+		Name: name, Conns: n.conns, PerAddr: n.cfg.Limits.PerAddress, Logger: n.cfg.Logger, Metrics: n.connMetrics,
 	}
 	switch name {
 	case "imap":

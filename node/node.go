@@ -35,6 +35,7 @@ import (
 // A Node is a running node. Its methods may be called concurrently.
 type Node struct {
 	cfg         Config
+	sys         system
 	log         *slog.Logger
 	started     time.Time
 	folder      *folder
@@ -43,6 +44,7 @@ type Node struct {
 	host        *replica.Host
 	metrics     *prometheus.Registry
 	connMetrics *serve.Metrics
+	conns       int // most connections of each listener
 
 	shards         shards
 	directory      *directory.Service
@@ -74,8 +76,8 @@ const (
 // The order, with the reason for each step:
 //
 //  1. the folder is locked and says who we are, before anything can write to it;
-//  2. the start is counted, so that delivery ids never repeat;
-//  3. the reserve is taken, so that the rest finds out about a full disk early;
+//  2. the reserve is taken, or given up on a full disk, so that the rest has room;
+//  3. the start is counted, so that delivery ids never repeat;
 //  4. the log is opened: it is the authority on what happened;
 //  5. the states are opened and replay what the log has above them;
 //  6. the groups elect leaders: nothing can be acknowledged before;
@@ -83,10 +85,23 @@ const (
 //  8. the admin socket, so that an operator can look at a node that waits;
 //  9. the front ends, last, because a listener that answers promises service.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
+	return start(ctx, cfg, system{fs: durable.OS(), free: durable.Free})
+}
+
+// system is what a node stands on: the file system of the log and of the small
+// files, and how much room there is.
+type system struct {
+	fs   durable.FS
+	free func(dir string) (int64, error)
+}
+
+func start(ctx context.Context, cfg Config, sys system) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry()}
+	n := &Node{
+		cfg: cfg, sys: sys, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry(),
+	}
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, step := range []func(context.Context) error{
 		n.openFolder, n.openEngine, n.runEngine, n.elect, n.found, n.startServices, n.startAdmin, n.startFronts,
@@ -101,18 +116,18 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 func (n *Node) openFolder(context.Context) (err error) {
-	if n.folder, err = openFolder(durable.OS(), n.cfg.Node.Data, n.cfg.Cluster.Shards); err != nil {
+	if n.folder, err = openFolder(n.sys.fs, n.cfg.Node.Data, n.cfg.Cluster.Shards); err != nil {
 		return err
 	}
 	n.log = n.log.With("node", n.folder.id.String())
 	n.cfg.Logger = n.cfg.Logger.With("node", n.folder.id.String())
-	if _, err = n.folder.nextBoot(); err != nil {
+	if n.disk, err = openDisk(n.folder, n.sys.free, n.cfg.Limits.DiskReserve, n.cfg.Logger); err != nil {
 		return err
 	}
-	if n.disk, err = openDisk(n.folder, n.cfg.Limits.DiskReserve, n.cfg.Logger); err != nil {
+	if err = n.folder.countBoot(); err != nil {
 		return err
 	}
-	n.certs, err = openCerts(n.folder, n.cfg)
+	n.certs, err = openCerts(n.folder, n.cfg, n.log)
 	return err
 }
 
@@ -120,7 +135,7 @@ func (n *Node) openFolder(context.Context) (err error) {
 // opened is closed by runEngine's host, or here if that is not reached.
 func (n *Node) openEngine(context.Context) (err error) {
 	const alone = -1 // no other node will ask for old entries
-	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), Keep: alone, Logger: n.cfg.Logger})
+	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.fs, Keep: alone, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}
@@ -135,7 +150,7 @@ func (n *Node) openEngine(context.Context) (err error) {
 	}
 	st, err := directory.OpenState(directory.Config{Path: n.folder.path("directory.db")})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w%s", err, hint(err))
 	}
 	n.directoryState = st
 	if err := n.add(covey.DirectoryShard, st); err != nil {
@@ -160,7 +175,7 @@ func (n *Node) openShards() error {
 	for id := covey.ShardID(1); id <= covey.ShardID(n.folder.self.Shards); id++ {
 		st, err := storage.Open(n.shardConfig(id))
 		if err != nil {
-			return err
+			return fmt.Errorf("%w%s", err, hint(err))
 		}
 		if err := n.add(id, st); err != nil {
 			return err
@@ -247,7 +262,10 @@ func (n *Node) found(ctx context.Context) error {
 		return covey.Errorf(covey.Corrupt, "%s: cluster id %q", n.folder.path("node.toml"), n.folder.self.Cluster)
 	}
 	if shards == 0 {
-		return n.directory.Found(ctx, want, uint32(n.folder.self.Shards))
+		if err := n.directory.Found(ctx, want, uint32(n.folder.self.Shards)); err != nil {
+			return err
+		}
+		return n.setQuota(ctx)
 	}
 	if id != want || int(shards) != n.folder.self.Shards {
 		return covey.Errorf(covey.Corrupt, "the directory belongs to another cluster than %s says: a file of another node was copied here", n.folder.path("node.toml"))
@@ -255,12 +273,27 @@ func (n *Node) found(ctx context.Context) error {
 	if n.cfg.Cluster.Shards != n.folder.self.Shards {
 		n.log.Warn("the number of shards is fixed when the data folder is made", "configured", n.cfg.Cluster.Shards, "shards", n.folder.self.Shards)
 	}
-	return nil
+	return n.setQuota(ctx)
+}
+
+// setQuota makes [limits] quota what new accounts get.
+func (n *Node) setQuota(ctx context.Context) error {
+	set := n.directory.Settings()
+	if set.Quota == n.cfg.Limits.Quota {
+		return nil
+	}
+	set.Quota = n.cfg.Limits.Quota
+	err := n.directory.SetSettings(ctx, set)
+	if errors.Is(err, covey.DiskFull) { // the node must start, so that mail can be deleted
+		n.log.Warn("[limits] quota takes effect at the next start that finds room on the disk", "err", err)
+		return nil
+	}
+	return err
 }
 
 func (n *Node) startServices(context.Context) (err error) {
 	n.delivery = delivery.New(delivery.Config{
-		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room, Logger: n.cfg.Logger,
+		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room,
 	})
 	if n.logon, err = logon.New(logon.Config{Directory: n.directory, Logger: n.cfg.Logger}); err != nil {
 		return err

@@ -42,7 +42,11 @@ func Handle[Req, Resp any](mux *http.ServeMux, name string, fn func(context.Cont
 		dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxRequest))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(&req); err != nil {
-			reply(w, http.StatusBadRequest, Error{covey.Invalid, fmt.Sprintf("request of %s: %v", name, err)})
+			status, kind := http.StatusBadRequest, covey.Invalid
+			if errors.As(err, new(*http.MaxBytesError)) {
+				status, kind = http.StatusRequestEntityTooLarge, covey.TooBig
+			}
+			reply(w, status, Error{kind, fmt.Sprintf("request of %s: %v", name, err)})
 			return
 		}
 		resp, err := fn(r.Context(), req)

@@ -40,7 +40,7 @@ func (c *demoCmd) Run(ctx context.Context, io stdio) (err error) {
 		return err
 	}
 	cfg := demoConfig(dir)
-	cfg.Version = version
+	cfg.Version, cfg.Files = version, openFiles()
 	if c.Log {
 		cfg.Logger = logger(io, false)
 	}
@@ -52,7 +52,7 @@ func (c *demoCmd) Run(ctx context.Context, io stdio) (err error) {
 	if err := demoAccounts(ctx, dir); err != nil {
 		return err
 	}
-	if err := demoHelp(io, dir, n.Listening()); err != nil {
+	if err := c.help(io, dir, n.Listening()); err != nil {
 		return err
 	}
 	select {
@@ -140,7 +140,7 @@ Look inside:
 Ctrl-C ends it{{if .Gone}}, and removes the data{{end}}.
 `
 
-func demoHelp(io stdio, dir string, listening []node.Listening) error {
+func (c *demoCmd) help(io stdio, dir string, listening []node.Listening) error {
 	at := make(map[string]string)
 	for _, l := range listening {
 		if at[l.Service] == "" {
@@ -153,6 +153,6 @@ func demoHelp(io stdio, dir string, listening []node.Listening) error {
 	}
 	return t.Execute(io.out, map[string]any{
 		"Domain": demoDomain, "Password": demoPassword, "Dir": dir, "At": at,
-		"Gone": strings.Contains(dir, "covey-demo-"),
+		"Gone": c.Keep == "",
 	})
 }

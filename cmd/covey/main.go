@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -38,10 +39,13 @@ func main() {
 // run parses args and runs the subcommand. It returns the exit status: 0, 1 for
 // a failure, 2 for a command line that makes no sense.
 func run(ctx context.Context, args []string, io stdio) int {
+	if len(args) > 0 && args[0] == "help" {
+		args = append(slices.Clone(args[1:]), "--help")
+	}
 	var cli commands
 	exit := -1
 	parser, err := kong.New(&cli, kong.Name("covey"), kong.Description("A clustered mail server."),
-		kong.Writers(io.out, io.err), kong.Exit(func(code int) { exit = code }), kong.UsageOnError(),
+		kong.Writers(io.out, io.err), kong.Exit(func(code int) { exit = code }),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(io))
 	if err != nil {
 		panic(err) // the command table above is wrong

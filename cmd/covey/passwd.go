@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -53,7 +54,15 @@ func readPassword(std stdio, prompt string) (string, error) {
 	if password == "" || len(password) > most {
 		return "", fmt.Errorf("give a password of 1 to %d octets on standard input", most)
 	}
-	return password, nil
+	return password, checkText(password)
+}
+
+// checkText refuses what JSON would carry to the node as something else.
+func checkText(s string) error {
+	if !utf8.ValidString(s) {
+		return errors.New("not UTF-8: convert it first, such as with iconv")
+	}
+	return nil
 }
 
 func askPassword(std stdio, f *os.File, prompt string) (string, error) {
@@ -72,5 +81,5 @@ func askPassword(std stdio, f *os.File, prompt string) (string, error) {
 	if string(first) != string(second) || len(first) == 0 {
 		return "", errors.New("the two passwords differ, or are empty: nothing was changed")
 	}
-	return string(first), nil
+	return string(first), checkText(string(first))
 }

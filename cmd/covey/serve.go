@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/covey-mail/covey/node"
 )
@@ -24,6 +26,7 @@ func (c *serveCmd) Run(ctx context.Context, io stdio) error {
 		return err
 	}
 	cfg.Version = version
+	cfg.Files = openFiles()
 	cfg.Logger = logger(io, cfg.Node.Debug)
 	n, err := node.Start(ctx, cfg)
 	if err != nil {
@@ -40,6 +43,19 @@ func (c *serveCmd) Run(ctx context.Context, io stdio) error {
 	}
 	notify("STOPPING=1")
 	return n.Stop()
+}
+
+// openFiles returns how many files the process may have open, 0 for any number.
+// It raises the limit first as far as that goes without privileges.
+func openFiles() int {
+	var lim syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		return 0
+	}
+	if raised := (syscall.Rlimit{Cur: lim.Max, Max: lim.Max}); syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) == nil {
+		lim = raised
+	}
+	return int(min(lim.Cur, math.MaxInt32))
 }
 
 // logger writes to standard error, so that standard output has only the lines

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -135,11 +136,11 @@ type userImportCmd struct {
 	File string `arg:"" help:"The file; - for standard input."`
 }
 
-// importBatch is how many lines go to the node in one request, and how long a
-// line may be.
+// Bounds of one import request, and of a line, which is the node's.
 const (
-	importBatch   = 1000
-	maxImportLine = 2048
+	importBatch      = 1000
+	importBatchBytes = 1 << 20
+	maxImportLine    = 4096
 )
 
 // Run sends the file to the node in batches.
@@ -171,29 +172,46 @@ type importer struct {
 	std    stdio
 	first  int // line number of the first line in batch
 	batch  []string
+	size   int // of batch, bytes
 	total  admin.ImportResult
 }
 
 func (i *importer) run(ctx context.Context, in io.Reader) error {
-	lines := bufio.NewScanner(in)
-	lines.Buffer(make([]byte, 0, 4096), maxImportLine)
-	n := 0
-	for lines.Scan() {
-		n++
-		if len(i.batch) == 0 {
-			i.first = n
+	lines := bufio.NewReaderSize(in, 2*maxImportLine)
+	for n := 1; ; n++ {
+		text, err := readImportLine(lines)
+		if errors.Is(err, io.EOF) {
+			return i.send(ctx)
 		}
-		i.batch = append(i.batch, lines.Text())
-		if len(i.batch) == importBatch {
+		if err != nil {
+			return fmt.Errorf("read line %d: %w", n, err)
+		}
+		if err := checkText(text); err != nil {
+			i.total.Failed++
+			i.total.Errors = append(i.total.Errors, fmt.Sprintf("line %d: %v", n, err))
+			text = "" // keeps the count of lines
+		}
+		if len(i.batch) == 0 {
+			i.first, i.size = n, 0
+		}
+		i.batch = append(i.batch, text)
+		if i.size += len(text); len(i.batch) == importBatch || i.size > importBatchBytes {
 			if err := i.send(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("line %d: %w (a line may have %d octets)", n+1, err, maxImportLine)
+}
+
+// readImportLine returns the next line without its end. Of one that is too long it
+// returns enough for the node to say so.
+func readImportLine(r *bufio.Reader) (string, error) {
+	line, more, err := r.ReadLine()
+	text := string(line)
+	for more && err == nil {
+		_, more, err = r.ReadLine()
 	}
-	return i.send(ctx)
+	return text, err
 }
 
 func (i *importer) send(ctx context.Context) error {

@@ -30,10 +30,12 @@ func (s *session) Append(name string, r imap.LiteralReader, o *imap.AppendOption
 	placed, err := s.account.Append(s.g.ctx, name,
 		mailbox.AppendMessage{Flags: flags, Date: o.Time, Size: r.Size()},
 		&wholeReader{r: r, left: r.Size(), in: in})
-	if errors.Is(err, errTail) {
+	switch {
+	case errors.Is(err, errTail):
 		return nil, in.err
-	}
-	if err != nil {
+	case err != nil && s.g.ended:
+		return nil, no("", "The message did not arrive")
+	case err != nil:
 		return nil, s.answerTo("APPEND", err)
 	}
 	return &imap.AppendData{UID: imap.UID(placed.UID), UIDValidity: placed.UIDValidity}, nil

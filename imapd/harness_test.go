@@ -115,7 +115,6 @@ type rig struct {
 	users  *users
 	server *Server
 	addr   string
-	quota  int64
 	tls    *tls.Config
 }
 

@@ -20,7 +20,7 @@ func (strict) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.L
 func (s strict) WithAttrs([]slog.Attr) slog.Handler         { return s }
 func (s strict) WithGroup(string) slog.Handler              { return s }
 func (s strict) Handle(_ context.Context, r slog.Record) error {
-	if r.Level >= slog.LevelWarn || strings.Contains(r.Message, "handling") {
+	if r.Level >= slog.LevelWarn || strings.Contains(r.Message, "handling") && !strings.HasSuffix(r.Message, "EOF") {
 		text := r.Message
 		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
 		s.t.Error(text)

@@ -20,12 +20,12 @@ type Envelope struct {
 	From       covey.Address // the zero Address for <>
 	Recipients []Recipient   // at least one
 	Header     []byte        // lines to put in front, each with CRLF: Return-Path, Received
-	Session    string        // names the transaction in logs
 }
 
 // A Receipt is what became of a transaction.
 type Receipt struct {
 	ID       covey.DeliveryID
+	Size     int64   // bytes of the message with e.Header
 	Outcomes []error // one per recipient, in order; nil: durable
 	shards   []covey.ShardID
 }
@@ -49,13 +49,12 @@ func (s *Service) Deliver(ctx context.Context, e Envelope, data io.Reader) (Rece
 	}
 	p.cutLoops(sum)
 	s.commit(ctx, e, p, up)
-	rec := Receipt{ID: up.ID(), Outcomes: p.outcomes(e.Recipients)}
+	rec := Receipt{ID: up.ID(), Size: sum.Size, Outcomes: p.outcomes(e.Recipients)}
 	for _, d := range p.parts {
 		if d.err == nil && len(d.rcpts) > 0 {
 			rec.shards = append(rec.shards, d.shard)
 		}
 	}
-	s.log(e, rec, sum)
 	return rec, nil
 }
 
@@ -200,26 +199,4 @@ func (p *plan) outcome(t directory.Account) error {
 		}
 	}
 	return nil
-}
-
-// log writes the transaction's one line.
-func (s *Service) log(e Envelope, rec Receipt, sum *message.Summary) {
-	failed := 0
-	var first error
-	for _, err := range rec.Outcomes {
-		if err != nil {
-			failed++
-			if first == nil {
-				first = err
-			}
-		}
-	}
-	attrs := []any{
-		"txn", e.Session, "delivery", rec.ID.String(), "from", e.From.String(),
-		"rcpts", len(rec.Outcomes), "failed", failed, "size", sum.Size,
-	}
-	if first != nil {
-		attrs = append(attrs, "err", first)
-	}
-	s.cfg.Logger.Info("message", attrs...)
 }

@@ -12,7 +12,6 @@ package delivery
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -37,7 +36,6 @@ type Config struct {
 	Shards    mailbox.Shards   // required
 	Room      func() error     // covey.DiskFull while nothing can be stored; nil: there is always room
 	Now       func() time.Time // nil: time.Now
-	Logger    *slog.Logger     // nil: discard
 }
 
 // A Service is safe for concurrent use.
@@ -53,9 +51,6 @@ func New(cfg Config) *Service {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Service{cfg: cfg, confirmed: newConfirmed()}
 }

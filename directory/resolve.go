@@ -58,11 +58,15 @@ func (s *Service) Owns(_ context.Context, id covey.AccountID, from covey.Address
 	return slices.ContainsFunc(list, func(a Account) bool { return a.ID == id }), nil
 }
 
+// ErrNoDomain is Resolve's error while there is no domain at all, as on a node that
+// is new or lost its disk: it may not tell anyone that a user does not exist.
+var ErrNoDomain = covey.Errorf(covey.Unavailable, "the directory has no domain yet: covey domain add")
+
 // resolve is Resolve on this copy as it is.
 func (s *Service) resolve(to covey.Address) ([]Account, error) {
 	m, domains := s.state.view()
 	if domains == 0 {
-		return nil, covey.Errorf(covey.Unavailable, "the directory has no domain yet: covey domain add")
+		return nil, ErrNoDomain
 	}
 	to = to.Key()
 	w := walk{state: s.state, settings: m.postmaster}

@@ -40,8 +40,13 @@ func TestOneMessage(t *testing.T) {
 	if m.From != "sender@remote.example" || len(m.To) != 1 || m.To[0] != "bob@example.org" || m.Confirms != 1 {
 		t.Errorf("got %+v", m)
 	}
+	_, id, _ := strings.Cut(m.Header, "with ESMTP id ")
+	id, _, _ = strings.Cut(id, "\r\n")
+	if len(id) < len("0123456789abcdef-1") {
+		t.Errorf("transaction id %q", id)
+	}
 	want := "Return-Path: <sender@remote.example>\r\nReceived: from client.example ([127.0.0.1])\r\n" +
-		"\tby mx.example.org (Covey) with ESMTP id " + m.Session + "\r\n\tfor <bob@example.org>;\r\n\t"
+		"\tby mx.example.org (Covey) with ESMTP id " + id + "\r\n\tfor <bob@example.org>;\r\n\t"
 	if !strings.HasPrefix(m.Header, want) || strings.Count(m.Header, "\r\n") != 5 {
 		t.Errorf("header %q, want it to start with %q", m.Header, want)
 	}

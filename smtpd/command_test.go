@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/directory"
 )
 
 func TestS09_S12_BadLines(t *testing.T) {
@@ -243,6 +244,13 @@ func TestErrorsToReplies(t *testing.T) {
 			c.run("> MAIL FROM:<>\n< 250")
 		})
 	}
+}
+
+// A node that knows no domain may not tell anyone that a user does not exist.
+func TestNoDomainYet(t *testing.T) {
+	r := newRig(t)
+	r.mail.rcpt["carol"] = fmt.Errorf("resolve: %w", directory.ErrNoDomain)
+	r.ready(MX).run("> MAIL FROM:<>\n< 250\n> RCPT TO:<carol@example.org>\n< 451 4.3.5")
 }
 
 func TestDiskFull(t *testing.T) {

@@ -36,7 +36,6 @@ type delivered struct {
 	To       []string
 	Header   string
 	Body     string
-	Session  string
 	Receipt  covey.DeliveryID
 	Confirms int
 }
@@ -104,7 +103,7 @@ func (m *mailroom) Deliver(ctx context.Context, e delivery.Envelope, data io.Rea
 	if m.discard {
 		return delivery.Receipt{Outcomes: make([]error, len(e.Recipients))}, nil
 	}
-	d := delivered{From: e.From.String(), Header: string(e.Header), Body: body.String(), Session: e.Session}
+	d := delivered{From: e.From.String(), Header: string(e.Header), Body: body.String()}
 	d.Receipt.Seq = uint64(len(m.mail) + 1)
 	rec := delivery.Receipt{ID: d.Receipt}
 	for _, r := range e.Recipients {

@@ -7,6 +7,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/directory"
 )
 
 // A stage is the command whose outcome an error is.
@@ -86,6 +87,9 @@ func replyTo(st stage, k Kind, err error) *smtp.SMTPError {
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return newReply(451, 4, 3, 0, "Cannot be done now; try again later")
+	}
+	if errors.Is(err, directory.ErrNoDomain) {
+		return newReply(451, 4, 3, 5, "This server takes no mail yet")
 	}
 	switch covey.KindOf(err) {
 	case covey.NotFound:

@@ -40,9 +40,10 @@ type session struct {
 // A transaction is what MAIL begins.
 type transaction struct {
 	mailArgs
-	id    string
-	began time.Time
-	rcpts []delivery.Recipient // each once
+	id      string
+	began   time.Time
+	receipt delivery.Receipt     // of the data, once delivered
+	rcpts   []delivery.Recipient // each once
 	// told are the recipients in the order of RCPT, as go-smtp names them, each
 	// with its index in rcpts: one named twice gets two replies and one copy.
 	told  []string
@@ -220,9 +221,11 @@ func (s *session) deliver(data io.Reader) (delivery.Receipt, error) {
 		}
 		header, data = append(header, fields...), rest
 	}
-	return s.c.srv.svc.Delivery.Deliver(s.c.ctx, delivery.Envelope{
-		From: s.tx.from, Recipients: s.tx.rcpts, Header: header, Session: s.tx.id,
+	receipt, err := s.c.srv.svc.Delivery.Deliver(s.c.ctx, delivery.Envelope{
+		From: s.tx.from, Recipients: s.tx.rcpts, Header: header,
 	}, data)
+	s.tx.receipt = receipt
+	return receipt, err
 }
 
 // mayAuth reports whether credentials may pass over the connection as it is.
@@ -291,7 +294,7 @@ func (s *session) logMessage(tx *transaction, code int, err error) {
 	m.Messages.WithLabelValues(s.c.kind.String(), string(rune('0'+code/100))).Inc()
 	m.Seconds.WithLabelValues(s.c.kind.String()).Observe(took.Seconds())
 	attrs := []any{"txn", tx.id, "listener", s.c.kind.String(), "from", clip(tx.path),
-		"rcpts", len(tx.told), "code", code, "took", took}
+		"rcpts", len(tx.told), "size", tx.receipt.Size, "delivery", tx.receipt.ID.String(), "code", code, "took", took}
 	if err != nil {
 		attrs = append(attrs, "err", err)
 	}

@@ -16,10 +16,10 @@ import (
 type batch struct {
 	records   seglog.Batch
 	entries   int
-	sync      bool       // has to be on stable storage before anything in it is promised
-	responses []response // to be delivered afterwards, in order
-	works     []heldWork // to be applied afterwards, in order
-	err       error      // set by the writer
+	sync      seglog.Durability // has to be on stable storage before anything in it is promised
+	responses []response        // to be delivered afterwards, in order
+	works     []heldWork        // to be applied afterwards, in order
+	err       error             // set by the writer
 }
 
 // A response is a message that the core wants delivered after a write.
@@ -37,7 +37,7 @@ func (b *batch) reset() {
 	b.records.Reset()
 	clear(b.responses)
 	clear(b.works)
-	b.entries, b.sync, b.responses, b.works, b.err = 0, false, b.responses[:0], b.works[:0], nil
+	b.entries, b.sync, b.responses, b.works, b.err = 0, seglog.Buffered, b.responses[:0], b.works[:0], nil
 }
 
 // gatherAppend takes a message to the append thread into the batch. A hard state
@@ -56,7 +56,7 @@ func (l *loop) gatherAppend(g *group, m *raftpb.Message, mustSync bool) {
 			l.hard = append(l.hard, g)
 		}
 	}
-	b.sync = b.sync || mustSync
+	b.sync = b.sync || seglog.Durability(mustSync)
 	for _, r := range m.GetResponses() {
 		b.responses = append(b.responses, response{g, r})
 	}

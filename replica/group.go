@@ -164,7 +164,7 @@ func (g *group) bootstrap(voters []covey.NodeID) (*raftpb.ConfState, error) {
 	cs := &raftpb.ConfState{Voters: ids}
 	var b seglog.Batch
 	b.ConfState(g.id, cs, 0)
-	if err := g.h.cfg.Log.Write(&b, true); err != nil {
+	if err := g.h.cfg.Log.Write(&b, seglog.Synced); err != nil {
 		return nil, fmt.Errorf("write first membership: %w", err)
 	}
 	return cs, nil

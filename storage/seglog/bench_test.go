@@ -43,7 +43,7 @@ func BenchmarkWrite(b *testing.B) {
 					batch.Append(g, next)
 					batch.HardState(g, &raftpb.HardState{Term: ents[0].Term, Vote: ents[0].Term, Commit: next[0].Index})
 				}
-				if err := l.Write(&batch, sync); err != nil {
+				if err := l.Write(&batch, Durability(sync)); err != nil {
 					b.Fatal(err)
 				}
 				index += 4

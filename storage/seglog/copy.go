@@ -65,7 +65,7 @@ func (l *Log) writeBodies(b *Batch, from, to []Extent) ([]Extent, error) {
 	if err := l.Err(); err != nil {
 		return nil, err
 	}
-	if err := l.put(b, false); err != nil {
+	if err := l.put(b, Buffered); err != nil {
 		return nil, err
 	}
 	base := l.active.end - int64(len(b.buf))

@@ -92,7 +92,7 @@ func (r *rig) readBodies() error {
 // write writes a batch and keeps the books.
 func (r *rig) write(b *Batch, sync bool) error {
 	r.maybe = append(r.maybe, steps(b)...)
-	err := r.log.Write(b, sync)
+	err := r.log.Write(b, Durability(sync))
 	if err != nil {
 		return err
 	}

@@ -138,5 +138,5 @@ func (l *Log) release(number uint64) error {
 		}
 		g.mu.Unlock()
 	}
-	return l.put(b, true)
+	return l.put(b, Synced)
 }

@@ -13,9 +13,17 @@ import (
 // maxBatch bounds what one Write takes, so that offsets stay within 32 bits.
 const maxBatch = 1 << 30
 
-// Write appends a batch with one write and, if sync is set, one fsync (and a few
+// A Durability says what a Write waits for.
+type Durability bool
+
+const (
+	Buffered Durability = false // the kernel has it
+	Synced   Durability = true  // stable storage has it
+)
+
+// Write appends a batch with one write and, if it is to be Synced, one fsync (and a few
 // more when it begins a new segment). When it returns nil, Groups show the
-// batch; with sync it and all written before are on stable storage.
+// batch; if Synced it and all written before are on stable storage.
 //
 // On a full disk nothing of the batch is there, the error is covey.DiskFull, and
 // the same batch may be tried again. A batch that does not fit its groups (a gap
@@ -24,8 +32,8 @@ const maxBatch = 1 << 30
 // the log is closed for good: this and all later calls return that error, of
 // kind covey.Internal.
 //
-// An empty batch with sync puts on stable storage what was written without.
-func (l *Log) Write(b *Batch, sync bool) error {
+// An empty batch that is to be Synced puts on stable storage what was written without.
+func (l *Log) Write(b *Batch, sync Durability) error {
 	l.write.Lock()
 	defer l.write.Unlock()
 	if err := l.Err(); err != nil {
@@ -35,7 +43,7 @@ func (l *Log) Write(b *Batch, sync bool) error {
 }
 
 // put is Write for callers that hold l.write.
-func (l *Log) put(b *Batch, sync bool) error {
+func (l *Log) put(b *Batch, sync Durability) error {
 	if !b.Empty() {
 		b.seal()
 		if err := l.check(b); err != nil {
@@ -124,7 +132,7 @@ func (l *Log) sync() error {
 	if s == nil || l.synced == s.end {
 		return nil
 	}
-	if err := s.file.Sync(); err != nil {
+	if err := syncFile(s); err != nil {
 		return l.fail(fmt.Errorf("sync segment %d: %w", s.number, err))
 	}
 	l.synced = s.end

@@ -75,24 +75,26 @@ func parseLiteral(s string) (string, error) {
 
 // parseLocal unquotes and checks a local part.
 func parseLocal(s string) (string, error) {
-	bad := Errorf(Invalid, "local part %q is not a dot-atom or quoted string of at most %d octets", clip(s), MaxLocalPart)
+	bad := func() error { // built only when needed: this is on the path of every message
+		return Errorf(Invalid, "local part %q is not a dot-atom or quoted string of at most %d octets", clip(s), MaxLocalPart)
+	}
 	if strings.HasPrefix(s, `"`) {
 		var ok bool
 		if s, ok = unquote(s); !ok || s == "" || len(s) > MaxLocalPart {
-			return "", bad
+			return "", bad()
 		}
 		return s, nil
 	}
 	if len(s) > MaxLocalPart || !utf8.ValidString(s) {
-		return "", bad
+		return "", bad()
 	}
 	for atom := range strings.SplitSeq(s, ".") {
 		if atom == "" {
-			return "", bad
+			return "", bad()
 		}
 		for i := 0; i < len(atom); i++ {
 			if c := atom[i]; c < utf8.RuneSelf && !isAlnum(c) && strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) < 0 {
-				return "", bad
+				return "", bad()
 			}
 		}
 	}

@@ -30,9 +30,9 @@ func rounds(t *testing.T) int {
 	return n
 }
 
-func build(t *testing.T) string {
+func build(t *testing.T, tags ...string) string {
 	t.Helper()
-	bin, err := process.Build(t.TempDir())
+	bin, err := process.Build(t.TempDir(), tags...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,4 +154,45 @@ func TestPowerCutAtFirstStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPowerCutCatchesMissingFsync runs a program whose log is never synced and
+// expects to be told of lost mail, or of a folder that cannot be started: a test
+// that passes such a program shows nothing.
+func TestPowerCutCatchesMissingFsync(t *testing.T) {
+	rounds(t)
+	bin := build(t, "mutant_nofsync")
+	d := newDisk(t, 1<<30)
+	data := filepath.Join(d.dir, "data")
+	node, err := process.Launch(bin, data, settings...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { node.Kill() }()
+	if err := node.AddUsers(t.Context(), "example.org", users...); err != nil {
+		t.Fatal(err)
+	}
+	l := newLedger()
+	for round := range 5 {
+		stop := l.load(node, uint64(round))
+		wait(time.Second, node)
+		if err := d.cut(); err != nil {
+			t.Fatal(err)
+		}
+		node.Kill()
+		stop()
+		d.remount(t)
+		again, err := process.Launch(bin, data, settings...)
+		if err != nil {
+			t.Logf("round %d: the node does not start, as expected: %.300s", round, err)
+			return
+		}
+		node = again
+		problems, err := l.verify(node.Addr("pop3"), users)
+		if err != nil || len(problems) > 0 {
+			t.Logf("round %d: %d problems, as expected, %v", round, len(problems), err)
+			return
+		}
+	}
+	t.Errorf("%d messages were acknowledged without a single fsync of the log, and none was missed", l.acked)
 }

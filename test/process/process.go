@@ -23,10 +23,11 @@ import (
 // machines are slow and shared.
 const startTimeout = 60 * time.Second
 
-// Build compiles cmd/covey into dir and returns the binary's path.
-func Build(dir string) (string, error) {
+// Build compiles cmd/covey with the given build tags into dir and returns the
+// binary's path.
+func Build(dir string, tags ...string) (string, error) {
 	bin := filepath.Join(dir, "covey")
-	cmd := exec.Command("go", "build", "-o", bin, "github.com/covey-mail/covey/cmd/covey")
+	cmd := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", bin, "github.com/covey-mail/covey/cmd/covey")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build covey: %w\n%s", err, out)

@@ -108,6 +108,7 @@ func makeFile(path string) error {
 // file is this shard's, or makes its tables.
 func (d *database) setUp(cfg Config) {
 	d.fail(d.conn.SetDefensive(true))
+	d.conn.SetBusyTimeout(0) // whoever has the file open keeps it; do not wait
 	for _, p := range []string{
 		"trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0",
 		// No one else opens it, so the WAL's index can be in memory.

@@ -6,8 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/covey-mail/covey"
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/covey-mail/covey"
 )
 
 // Limits of what one command may name.
@@ -15,6 +16,7 @@ const (
 	maxTag     = 128
 	maxItems   = 100      // of a FETCH, STATUS or LIST
 	maxFields  = 256      // of a HEADER.FIELDS
+	maxPicks   = 10       // HEADER.FIELDS in a FETCH, each of which may hold a whole header in memory
 	maxForward = 48 << 10 // go-imap loses its place beyond 50 KiB
 )
 
@@ -59,6 +61,7 @@ func word(b []byte) (string, []byte) {
 type rewriter struct {
 	cursor
 	out    []byte
+	picks  int     // HEADER.FIELDS seen
 	search *search // of a SEARCH, which go-imap does not get to see
 }
 

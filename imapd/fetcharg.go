@@ -3,6 +3,8 @@ package imapd
 import (
 	"math"
 	"strings"
+
+	"github.com/emersion/go-imap/v2"
 )
 
 // fetch is RFC 3501 section 6.4.5 with RFC 3516.
@@ -99,6 +101,9 @@ func (r *rewriter) sectionText(top bool) {
 	switch name {
 	case "HEADER", "TEXT":
 	case "HEADER.FIELDS", "HEADER.FIELDS.NOT":
+		if r.picks++; r.picks > maxPicks {
+			r.fail(no(imap.ResponseCodeLimit, "Too many header sections"))
+		}
 		r.space()
 		n := 0
 		r.items(maxFields, func() {

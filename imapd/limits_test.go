@@ -321,6 +321,8 @@ func TestI26_Sections(t *testing.T) {
 	}
 	c.want("NO [LIMIT]", "FETCH 1 BODY.PEEK[HEADER.FIELDS (%s)]", strings.Join(names, " "))
 	c.ok("FETCH 1 BODY.PEEK[HEADER.FIELDS (%s)]", strings.Join(names[:256], " "))
+	c.ok("FETCH 1 (%sUID)", repeat("BODY.PEEK[HEADER.FIELDS (To)] ", maxPicks))
+	c.want("NO [LIMIT]", "FETCH 1 (%sUID)", repeat("BODY.PEEK[HEADER.FIELDS (To)] ", maxPicks+1))
 	c.want("NO [UNKNOWN-CTE]", "FETCH 2 BINARY.PEEK[1]")
 	c.want("NO [UNKNOWN-CTE]", "FETCH 2 BINARY.SIZE[1]")
 	for item, want := range map[string]string{

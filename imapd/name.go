@@ -6,10 +6,10 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/emersion/go-imap/v2"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/covey-mail/covey/storage"
-	"github.com/emersion/go-imap/v2"
 )
 
 // delimiter stands between the levels of a mailbox name.

@@ -5,9 +5,10 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/emersion/go-imap/v2"
+
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/storage"
-	"github.com/emersion/go-imap/v2"
 )
 
 // A numSet is a sequence-set of RFC 3501: message numbers or UIDs.

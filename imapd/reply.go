@@ -3,8 +3,9 @@ package imapd
 import (
 	"errors"
 
-	"github.com/covey-mail/covey"
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/covey-mail/covey"
 )
 
 func bad(text string) *imap.Error {

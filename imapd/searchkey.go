@@ -6,8 +6,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/covey-mail/covey"
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/covey-mail/covey"
 )
 
 // Limits of a search program.

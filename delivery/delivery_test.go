@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -182,6 +183,34 @@ func TestConfirmTellsResendFromSecondSending(t *testing.T) {
 	if n := len(f.inbox(t, 1, 1)); n != 3 {
 		t.Errorf("%d messages, want three", n)
 	}
+}
+
+// A confirmation reaches its shard although no delivery follows: before a copy
+// sent on purpose through another node, or after a restart of this one.
+func TestConfirmationsDoNotWaitForDeliveries(t *testing.T) {
+	f := setUp(t)
+	f.Confirm(f.deliver(t, text, "a"))
+	told := make(chan storage.Confirm, 1)
+	f.c.Fail(func(_ covey.ShardID, cmd storage.Command) error {
+		if c, ok := cmd.(storage.Confirm); ok {
+			told <- c
+		}
+		return nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	tick, done := make(chan time.Time), make(chan struct{})
+	go func() { defer close(done); f.Run(ctx, tick) }()
+	tick <- time.Time{}
+	tick <- time.Time{} // received once the first is dealt with: too early to tell
+	if c := <-told; len(c.IDs) != 1 {
+		t.Errorf("told %v, want one confirmation", c)
+	}
+	f.Confirm(f.deliver(t, strings.Replace(text, "body", "other", 1), "b"))
+	cancel()
+	if c := <-told; len(c.IDs) != 1 {
+		t.Errorf("told %v at the end, want one confirmation", c)
+	}
+	<-done
 }
 
 // An outcome that is unknown is asked for again under the same id.

@@ -303,6 +303,7 @@ func (n *Node) startServices(context.Context) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endWork = cancel
 	n.background.Go(func() { n.disk.watch(ctx) })
+	n.background.Go(func() { n.confirm(ctx) })
 	n.background.Go(func() { n.dropRemoved(ctx) })
 	return n.startCompactor(ctx)
 }

@@ -22,6 +22,16 @@ func (n *Node) readyErr() error {
 	return nil
 }
 
+// confirmEvery is how long a delivery's confirmation may wait for another
+// delivery to travel with.
+const confirmEvery = 500 * time.Millisecond
+
+func (n *Node) confirm(ctx context.Context) {
+	tick := time.NewTicker(confirmEvery)
+	defer tick.Stop()
+	n.delivery.Run(ctx, tick.C)
+}
+
 // dropEvery is how often removed accounts are looked for.
 const dropEvery = 5 * time.Second
 

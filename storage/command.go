@@ -63,6 +63,12 @@ type Deliver struct {
 	Body       Body
 }
 
+// Confirm forgets deliveries whose positive reply reached the sender, when no
+// Deliver comes by that could say so. Ids that are not known are passed over.
+type Confirm struct {
+	IDs []covey.DeliveryID
+}
+
 // A Recipient is one destination of a Deliver.
 type Recipient struct {
 	Account covey.AccountID
@@ -166,6 +172,7 @@ type DropAccount struct {
 
 func (Chunk) command()         {}
 func (Abort) command()         {}
+func (Confirm) command()       {}
 func (Deliver) command()       {}
 func (Append) command()        {}
 func (StoreFlags) command()    {}

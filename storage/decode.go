@@ -65,6 +65,8 @@ func (r decoder) command(typ byte) Command {
 		return Subscribe{Account: r.account(), Name: r.String(), On: r.Bool()}
 	case typeDropAccount:
 		return DropAccount{Account: r.account()}
+	case typeConfirm:
+		return Confirm{IDs: r.deliveries()}
 	}
 	r.Fail("unknown type of a command")
 	return nil
@@ -79,14 +81,21 @@ func (r decoder) deliver() Deliver {
 			c.Recipients[i] = Recipient{Account: r.account(), Mailbox: r.name(), Prefix: r.Bytes()}
 		}
 	}
-	if n := r.Count(3); n > 0 {
-		c.Confirmed = make([]covey.DeliveryID, n)
-		for i := range c.Confirmed {
-			c.Confirmed[i] = r.delivery()
-		}
-	}
+	c.Confirmed = r.deliveries()
 	c.Summary, c.Body = r.Bytes(), r.body()
 	return c
+}
+
+func (r decoder) deliveries() []covey.DeliveryID {
+	n := r.Count(3)
+	if n == 0 {
+		return nil
+	}
+	ids := make([]covey.DeliveryID, n)
+	for i := range ids {
+		ids[i] = r.delivery()
+	}
+	return ids
 }
 
 func (r decoder) account() covey.AccountID { return covey.AccountID(r.Uint()) }

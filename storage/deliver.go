@@ -25,9 +25,7 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 	if err := m.checkRecipients(c); err != nil {
 		return err
 	}
-	for _, id := range c.Confirmed {
-		m.unconfirmed.confirm(id)
-	}
+	m.confirm(c.Confirmed)
 	if c.Body.Chunks > 0 {
 		// Whether or not the body is wanted: its chunks have done their duty. The
 		// extents become the body's before anything else can look.
@@ -47,6 +45,12 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 	}
 	m.unconfirmed.add(&delivery{index: m.entry.Index, id: c.ID, time: m.meta.clock, hash: c.Hash, placed: r.Placed})
 	return nil
+}
+
+func (m *machine) confirm(ids []covey.DeliveryID) {
+	for _, id := range ids {
+		m.unconfirmed.confirm(id)
+	}
 }
 
 func (m *machine) checkRecipients(c *Deliver) error {

@@ -28,6 +28,7 @@ const (
 	typeRenameMailbox
 	typeSubscribe
 	typeDropAccount
+	typeConfirm
 )
 
 // castagnoli makes the checksums of body bytes, as seglog.Extent has them.
@@ -72,6 +73,8 @@ func Encode(c Command) []byte {
 		return wire.AppendBool(wire.AppendBytes(b, c.Name), c.On)
 	case DropAccount:
 		return wire.AppendUint(append(b, typeDropAccount), uint64(c.Account))
+	case Confirm:
+		return appendDeliveries(append(b, typeConfirm), c.IDs)
 	}
 	panic(fmt.Sprintf("storage: encode %T", c))
 }
@@ -102,11 +105,16 @@ func (c Deliver) encode(b []byte) []byte {
 		b = wire.AppendBytes(b, r.Mailbox)
 		b = wire.AppendBytes(b, r.Prefix)
 	}
-	b = wire.AppendUint(b, uint64(len(c.Confirmed)))
-	for _, id := range c.Confirmed {
+	b = appendDeliveries(b, c.Confirmed)
+	return appendBody(wire.AppendBytes(b, c.Summary), c.Body)
+}
+
+func appendDeliveries(b []byte, ids []covey.DeliveryID) []byte {
+	b = wire.AppendUint(b, uint64(len(ids)))
+	for _, id := range ids {
 		b = appendDelivery(b, id)
 	}
-	return appendBody(wire.AppendBytes(b, c.Summary), c.Body)
+	return b
 }
 
 func (c Append) encode(b []byte) []byte {

@@ -48,6 +48,7 @@ func samples() map[string]Command {
 		"rename":    RenameMailbox{Account: 5, From: "a", To: "b", Time: noon},
 		"subscribe": Subscribe{Account: 5, Name: "a", On: true},
 		"drop":      DropAccount{Account: 5},
+		"confirm":   Confirm{IDs: []covey.DeliveryID{id, {Node: 1, Boot: 2, Seq: 3}}},
 	}
 }
 

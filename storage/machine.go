@@ -95,6 +95,8 @@ func (m *machine) run(cmd Command) *Result {
 		r.Err = m.subscribe(&c)
 	case DropAccount:
 		m.dropAccount(c.Account)
+	case Confirm:
+		m.confirm(c.IDs)
 	}
 	return &r
 }

@@ -156,6 +156,15 @@ func testRepeat(t *testing.T, open Opener) {
 			t.Errorf("a message sent twice on purpose is placed %+v", p)
 		}
 	})
+	t.Run("confirmed by itself", func(t *testing.T) {
+		d := newDriver(t, open)
+		c := again(d, 1)
+		d.must(c)
+		d.must(storage.Confirm{IDs: []covey.DeliveryID{c.ID, {Node: 9}}})
+		if p := d.must(again(d, 1)).Placed[0]; p.Repeat || p.UID != 2 {
+			t.Errorf("a message sent twice on purpose is placed %+v", p)
+		}
+	})
 	t.Run("age", func(t *testing.T) {
 		for _, c := range []struct {
 			age    time.Duration

@@ -134,13 +134,15 @@ func (w *world) body(rt *rapid.T) storage.Body {
 
 func (w *world) draw(rt *rapid.T) storage.Command {
 	a := w.account(rt)
-	switch rapid.IntRange(0, 17).Draw(rt, "kind") {
+	switch rapid.IntRange(0, 18).Draw(rt, "kind") {
 	default:
 		return w.deliver(rt)
 	case 1:
 		return w.chunk(rt)
 	case 2:
 		return storage.Abort{Upload: w.delivered(rt)}
+	case 18:
+		return storage.Confirm{IDs: []covey.DeliveryID{w.delivered(rt)}}
 	case 3, 4:
 		return storage.Append{
 			Account: a, Mailbox: w.name(rt), Time: w.now, Date: w.now, Flags: w.flags(rt),

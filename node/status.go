@@ -34,8 +34,8 @@ func (n *Node) status(context.Context, admin.Empty) (admin.Status, error) {
 		}
 		if st, ok := n.shards.states[g.Group]; ok {
 			live, err := st.Live()
-			if err != nil {
-				return s, err
+			if err != nil && sh.Stopped == "" { // the rest is still worth knowing
+				sh.Stopped = err.Error()
 			}
 			for _, bytes := range live {
 				sh.LiveData += bytes.Bytes

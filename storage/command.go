@@ -141,24 +141,28 @@ type CreateMailbox struct {
 }
 
 // DeleteMailbox removes a mailbox and its messages. INBOX: Denied. One with
-// children stays as a name that cannot be selected; such a one with children is
-// Denied, without it goes. A deleted default folder is not shown again until it
+// children stays, under another id, as a name that cannot be selected; such a one
+// with children is Denied, and goes with the last of them. A deleted default folder is not shown again until it
 // is created.
 type DeleteMailbox struct {
 	Account covey.AccountID
 	Name    string
 }
 
-// RenameMailbox renames a mailbox and all below it (RFC 9051 section 6.3.6).
-// From INBOX it moves the messages into a new mailbox instead. To below From:
-// Denied; To there already: Exists.
+// RenameMailbox renames a mailbox and all below it (RFC 9051 section 6.3.6);
+// they keep their ids, UIDVALIDITY and messages. From INBOX it moves the messages
+// into a new mailbox instead. To below From: Denied; To there already: Exists;
+// a name below it that would be too long: Limit. A default folder never used can
+// be renamed, and its old name is not shown again until it is created.
+// Subscriptions stay with the names.
 type RenameMailbox struct {
 	Account  covey.AccountID
 	From, To string
 	Time     time.Time
 }
 
-// Subscribe sets or clears a name's subscription; the name need not exist.
+// Subscribe sets or clears a name's subscription; the name need not exist. More
+// than MaxSubscriptions: Limit.
 type Subscribe struct {
 	Account covey.AccountID
 	Name    string
@@ -191,7 +195,7 @@ type Result struct {
 	UIDs      []UIDRange   // StoreFlags: those changed or already so; Expunge, Copy with Move: those gone
 	Conflicts []UIDRange   // StoreFlags: those left for UnchangedSince
 	Mailbox   Mailbox      // CreateMailbox: the mailbox; Append, Copy: the destination
-	ModSeq    covey.ModSeq // of the change; 0 if nothing changed
+	ModSeq    covey.ModSeq // of the change: to the source by a Copy with Move, else to the mailbox that got or holds the messages; 0 if nothing changed, and for Deliver
 }
 
 // Placed says where a message came to lie.

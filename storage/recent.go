@@ -2,8 +2,12 @@ package storage
 
 import "github.com/covey-mail/covey"
 
-// maxRecent bounds what is remembered of the latest changes of one mailbox.
-const maxRecent = 128
+// Of the latest changes of one mailbox maxRecent runs are remembered; a run is
+// the messages of one command, or up to recentRun that came one by one.
+const (
+	maxRecent = 32
+	recentRun = 16
+)
 
 // recent is the latest changes of a mailbox, so that a session that asks every
 // few seconds what is new does not read the whole mailbox each time. It is kept
@@ -14,9 +18,9 @@ type recent struct {
 	changes []change
 }
 
-// A change is a run of messages that a command put or changed.
+// A change is a run of messages put or changed.
 type change struct {
-	modSeq covey.ModSeq
+	modSeq covey.ModSeq // of the last of them
 	uids   UIDRange
 }
 
@@ -25,8 +29,8 @@ func (r *recent) add(s covey.ModSeq, uid covey.UID) {
 	if s <= r.from {
 		return // of a command too large to be remembered
 	}
-	if n := len(r.changes); n > 0 && r.changes[n-1].modSeq == s && r.changes[n-1].uids.Last+1 == uid {
-		r.changes[n-1].uids.Last = uid
+	if n := len(r.changes); n > 0 && r.changes[n-1].takes(s, uid) {
+		r.changes[n-1] = change{s, UIDRange{r.changes[n-1].uids.First, uid}}
 		return
 	}
 	if len(r.changes) == maxRecent {
@@ -43,8 +47,13 @@ func (r *recent) add(s covey.ModSeq, uid covey.UID) {
 	r.changes = append(r.changes, change{s, UIDRange{uid, uid}})
 }
 
-// since returns the messages changed after s in ascending disjoint runs; ok is
-// false if that is not remembered.
+// takes reports whether the run may grow by a message.
+func (c *change) takes(s covey.ModSeq, uid covey.UID) bool {
+	return c.uids.Last+1 == uid && (c.modSeq == s || uid-c.uids.First < recentRun)
+}
+
+// since returns, in ascending disjoint runs, the messages changed after s and
+// perhaps some others; ok is false if that is not remembered.
 func (r *recent) since(s covey.ModSeq) (uids []UIDRange, ok bool) {
 	if s < r.from {
 		return nil, false

@@ -26,7 +26,7 @@ type Config struct {
 	// else. Nil: time.Now.
 	Clock func() time.Time
 
-	// Mailboxes is how many mailboxes are kept in memory, at about 400 bytes each.
+	// Mailboxes is how many mailboxes are kept in memory, at 0.5 to 1.5 KiB each.
 	// 0: 16384.
 	Mailboxes int
 

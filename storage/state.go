@@ -76,12 +76,13 @@ type Reader interface {
 	// runs, and the UID of its first message without \Seen (0: none).
 	View(account covey.AccountID, id covey.MailboxID) (Mailbox, []UIDRange, covey.UID, error)
 
-	// Messages calls fn for the messages that q selects, in ascending UID order.
-	// A long answer does not hold up the writer: it is read in slices and may see
+	// Messages calls fn for the messages that q selects, in ascending UID order;
+	// each is fn's to keep. No lock is held meanwhile: fn may call the State. A long answer does not hold up the writer: it is read in slices and may see
 	// changes made meanwhile. An error of fn ends it and is returned.
 	Messages(ctx context.Context, q Query, fn func(*Message) error) error
 
 	// Changes returns, as of one moment, what happened to a mailbox after since.
+	// For a since long ago, Expunged may hold UIDs that went before it.
 	Changes(account covey.AccountID, id covey.MailboxID, since covey.ModSeq) (Changes, error)
 
 	// Body returns where a body's bytes lie in this node's log, in order.

@@ -2,8 +2,11 @@ package storage_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"testing"
+
+	"go.uber.org/goleak"
 
 	"github.com/covey-mail/covey/storage"
 	"github.com/covey-mail/covey/storage/storagetest"
@@ -20,7 +23,12 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func TestMemory(t *testing.T) {

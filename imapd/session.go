@@ -233,7 +233,7 @@ func storedFlags(flags []imap.Flag) (covey.Flags, error) {
 	return f, nil
 }
 
-// take splits off the first n numbers of rs, or a few more.
+// take splits off the first n numbers of rs, or all there are. It does not change rs.
 func take(rs []storage.UIDRange, n uint32) (head, tail []storage.UIDRange) {
 	var have uint32
 	for i, r := range rs {

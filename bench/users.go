@@ -1,0 +1,60 @@
+package bench
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+)
+
+// users names the accounts of a run. Operation n takes the user (n*step+first)
+// mod count: each user comes once before any comes again, so that sessions
+// running side by side rarely meet in one POP3 mailbox. Safe for concurrent use.
+type users struct {
+	pattern, password string
+	count             uint64
+	step, first       uint64
+}
+
+func newUsers(cfg Config) *users {
+	r := rand.New(rand.NewPCG(cfg.Seed, 1))
+	u := &users{pattern: cfg.UserPattern, password: cfg.Password, count: uint64(cfg.Users), step: 1}
+	u.first = r.Uint64N(u.count)
+	// A step without a common divisor visits all. Half of all numbers or so have none.
+	for u.count > 2 {
+		if u.step = 1 + r.Uint64N(u.count-1); divisor(u.step, u.count) == 1 {
+			break
+		}
+	}
+	return u
+}
+
+func divisor(a, b uint64) uint64 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+func (u *users) of(n int64) int {
+	return int((uint64(n)%u.count*u.step + u.first) % u.count)
+}
+
+func (u *users) address(i int) string { return expand(u.pattern, i) }
+
+// login returns the name and password that user i logs in with.
+func (u *users) login(i int) (name, password string) {
+	name = u.address(i)
+	if u.password == "" {
+		local, _, _ := strings.Cut(name, "@")
+		return name, local
+	}
+	return name, expand(u.password, i)
+}
+
+// expand fills in the one number of a pattern that patternOK has passed.
+func expand(pattern string, i int) string {
+	if !strings.Contains(pattern, "%") {
+		return pattern
+	}
+	return fmt.Sprintf(pattern, i)
+}

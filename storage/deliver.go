@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"slices"
+
 	"github.com/covey-mail/covey"
 )
 
@@ -43,7 +45,7 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 	if stored > 0 {
 		m.t.addBody(covey.BodyID(m.entry.Index), newBody{stored, c.Body.Size, extents, c.Summary})
 	}
-	m.unconfirmed.add(&delivery{index: m.entry.Index, id: c.ID, time: m.meta.clock, hash: c.Hash, placed: r.Placed})
+	m.unconfirmed.add(&delivery{index: m.entry.Index, id: c.ID, time: m.meta.clock, hash: c.Hash, placed: slices.Clone(r.Placed)})
 	return nil
 }
 

@@ -270,7 +270,7 @@ func (s *size) UnmarshalText(b []byte) error {
 		}
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < -1 || n > 1<<62>>shift {
+	if err != nil || n < 0 && string(b) != "-1" || n > 1<<62>>shift {
 		return fmt.Errorf("%q is not a size such as 512MiB or 2GiB", b)
 	}
 	*s = size(n << shift)

@@ -136,3 +136,22 @@ func TestFolderOfAnotherCluster(t *testing.T) {
 		t.Errorf("bad cluster id: got %v, want Corrupt", err)
 	}
 }
+
+// FuzzIdentity reads any octets as node.toml.
+func FuzzIdentity(f *testing.F) {
+	f.Add([]byte("version = 1\nnode = \"00000000000000a1\"\ncluster = \"00112233445566778899aabbccddeeff\"\nshards = 4\nboot = 1\n"))
+	f.Add([]byte("version = 1\nshards = -1\nboot = 18446744073709551615\n"))
+	f.Add([]byte("version = 1\nnode = \"ffffffffffffffff\"\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		dir := t.TempDir()
+		writeFile(t, string(b), dir, "node.toml")
+		opened, err := openOldFolder(durable.OS(), dir)
+		if err != nil {
+			return
+		}
+		defer opened.Close()
+		if opened.id == 0 || opened.self.Shards < 1 || opened.self.Shards > maxShards {
+			t.Errorf("%q is taken for node %s with %d shards", b, opened.id, opened.self.Shards)
+		}
+	})
+}

@@ -244,7 +244,7 @@ func (f *fronts) shutdown(ctx context.Context) error {
 		wg.Go(func() { errs <- f.pop3.Shutdown(ctx) })
 	}
 	for _, h := range f.metrics {
-		wg.Go(func() { errs <- h.stop(ctx) })
+		wg.Go(func() { errs <- h.stop() })
 	}
 	wg.Wait()
 	close(errs)

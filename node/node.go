@@ -67,7 +67,7 @@ type Node struct {
 
 // Timeouts of starting and stopping.
 const (
-	electTimeout = 30 * time.Second // for every group to have a leader
+	electTimeout = 30 * time.Second // without progress towards a leader of every group
 	drainTimeout = 15 * time.Second // for transactions under way to finish
 )
 
@@ -111,7 +111,7 @@ func start(ctx context.Context, cfg Config, sys system) (*Node, error) {
 		}
 	}
 	n.ready.Store(true)
-	n.log.Info("ready", "node", n.folder.id.String(), "version", cfg.Version, "took", time.Since(n.started).Round(time.Millisecond))
+	n.log.Info("ready", "version", cfg.Version, "took", time.Since(n.started).Round(time.Millisecond))
 	return n, nil
 }
 
@@ -222,8 +222,6 @@ func (n *Node) runEngine(context.Context) error {
 
 // elect waits until every group has a leader and has applied what was committed.
 func (n *Node) elect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, electTimeout)
-	defer cancel()
 	for id := covey.ShardID(0); id <= covey.ShardID(n.folder.self.Shards); id++ {
 		if err := n.awaitLeader(ctx, id); err != nil {
 			return err
@@ -232,10 +230,15 @@ func (n *Node) elect(ctx context.Context) error {
 	return nil
 }
 
+// awaitLeader waits for one group. After a crash there may be much to apply
+// first: the wait ends when nothing moves, not at a time.
 func (n *Node) awaitLeader(ctx context.Context, id covey.ShardID) error {
-	const again = 5 * time.Millisecond
+	const each, again = time.Second, 5 * time.Millisecond
+	applied, moved := n.applied(), time.Now()
 	for {
-		err := n.host.ReadIndex(ctx, id)
+		try, cancel := context.WithTimeout(ctx, each)
+		err := n.host.ReadIndex(try, id)
+		cancel()
 		if err == nil {
 			return nil
 		}
@@ -244,14 +247,27 @@ func (n *Node) awaitLeader(ctx context.Context, id covey.ShardID) error {
 				return fmt.Errorf("%w%s", g.Fault, hint(g.Fault))
 			}
 		}
+		if now := n.applied(); now != applied {
+			applied, moved = now, time.Now()
+		} else if time.Since(moved) > electTimeout {
+			return fmt.Errorf("shard %d has no leader for %v: %w", id, electTimeout, err)
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for a leader of shard %d: %w", id, err)
+			return fmt.Errorf("wait for a leader of shard %d: %w", id, ctx.Err())
 		case <-n.hostDone:
 			return errors.New("the engine stopped during the start") // Stop adds why
 		case <-time.After(again):
 		}
 	}
+}
+
+// applied is how far all groups together have come.
+func (n *Node) applied() (sum uint64) {
+	for _, g := range n.host.Status() {
+		sum += g.Applied
+	}
+	return sum
 }
 
 // found makes the cluster in a new directory, and checks that an old one is ours.
@@ -272,6 +288,7 @@ func (n *Node) found(ctx context.Context) error {
 	}
 	if n.cfg.Cluster.Shards != n.folder.self.Shards {
 		n.log.Warn("the number of shards is fixed when the data folder is made", "configured", n.cfg.Cluster.Shards, "shards", n.folder.self.Shards)
+		n.cfg.Cluster.Shards = n.folder.self.Shards
 	}
 	return n.setQuota(ctx)
 }
@@ -336,6 +353,7 @@ func (n *Node) Failed() <-chan struct{} { return n.hostDone }
 func (n *Node) Stop() error {
 	n.stop.Do(func() {
 		n.ready.Store(false)
+		n.log.Info("stopping")
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
 		errs := []error{n.fronts.shutdown(ctx)}
@@ -344,13 +362,14 @@ func (n *Node) Stop() error {
 		}
 		n.background.Wait()
 		if n.fronts.admin != nil {
-			errs = append(errs, n.fronts.admin.stop(ctx))
+			errs = append(errs, n.fronts.admin.stop())
 		}
 		errs = append(errs, n.stopEngine())
 		if n.folder != nil {
 			errs = append(errs, n.folder.Close())
 		}
 		n.stopErr = errors.Join(errs...)
+		n.log.Info("stopped", "err", n.stopErr)
 	})
 	return n.stopErr
 }

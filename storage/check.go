@@ -275,6 +275,7 @@ func (r Resident) still(state Placer, segment uint64) bool {
 	return err != nil
 }
 
+// String names the resident as messages about damage do.
 func (r Resident) String() string {
 	if r.Body > 0 {
 		return fmt.Sprintf("body %d", r.Body)

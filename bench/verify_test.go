@@ -231,9 +231,8 @@ func TestVerifyUnreadMailboxes(t *testing.T) {
 
 // A server that queues has the message later.
 func TestVerifyWaits(t *testing.T) {
-	var p *postOffice
-	p = &postOffice{
-		store: func(_ int, user string) []string { return nil },
+	p := &postOffice{
+		store: func(int, string) []string { return []string{"later"} },
 		reply: func(int) string { return "250 queued" }, boxes: make(map[string][]string),
 	}
 	visits := 0
@@ -245,7 +244,6 @@ func TestVerifyWaits(t *testing.T) {
 		p.mu.Unlock()
 		p.imap(c, r)
 	})
-	p.store = func(int, string) []string { return []string{"later"} }
 	res := mustRun(t, Config{
 		Protocol: SMTP, Addr: p.listen(t, p.smtp), Conns: 1, Count: 4, UserPattern: "u%d@x", Timeout: 5 * time.Second,
 		Verify: "imap://" + addr, Wait: time.Minute,

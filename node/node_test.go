@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -287,5 +288,37 @@ func TestFewDescriptorsAreWarnedAbout(t *testing.T) {
 	run(t, cfg)
 	if !strings.Contains(log.String(), "LimitNOFILE") {
 		t.Errorf("no warning in the log:\n%s", log.String())
+	}
+}
+
+// One connection too many is told so in its protocol, but not where TLS comes
+// first: a line of text is no answer to a ClientHello.
+func TestRefusalsSpeakTheProtocol(t *testing.T) {
+	cfg := config(t.TempDir())
+	cfg.Limits.Connections = 1
+	n := run(t, cfg)
+	for service, want := range map[string]string{
+		"smtp": "421 4.7.0 ", "submission": "421 4.7.0 ", "lmtp": "421 4.7.0 ", "imap": "* BYE [UNAVAILABLE] ", "pop3": "-ERR [SYS/TEMP] ",
+		"submissions": "", "imaps": "", "pop3s": "",
+	} {
+		t.Run(service, func(t *testing.T) {
+			first := dial(t, n, service) // takes the place
+			if _, err := first.ReadLine(); err != nil {
+				t.Fatal(err)
+			}
+			c, err := net.Dial(addr(t, n, service))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			b, err := io.ReadAll(c)
+			if err != nil {
+				t.Error(err)
+			}
+			got := string(b)
+			if !strings.HasPrefix(got, want) || want == "" && got != "" {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
 	}
 }

@@ -306,7 +306,8 @@ func TestRefusalsSpeakTheProtocol(t *testing.T) {
 			if _, err := first.ReadLine(); err != nil {
 				t.Fatal(err)
 			}
-			c, err := net.Dial(addr(t, n, service))
+			network, address := addr(t, n, service)
+			c, err := net.Dial(network, address)
 			if err != nil {
 				t.Fatal(err)
 			}

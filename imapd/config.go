@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"net"
 	"time"
 
 	"github.com/emersion/go-sasl"
@@ -48,7 +47,7 @@ type Config struct {
 	TLS      *tls.Config // for STARTTLS; nil: not offered
 
 	// ClearText says from where a peer may log in without TLS.
-	ClearText ClearText
+	ClearText logon.ClearText
 
 	AppendLimit int64 // octets of a message; 0: 50 MiB, at most 4 GiB
 	PerUser     int   // sessions of one account at a time; 0: 50
@@ -62,17 +61,6 @@ type Config struct {
 	Logger  *slog.Logger // nil: discard
 	Metrics *Metrics     // nil: counted for nobody
 }
-
-// A ClearText says from where a peer may log in without TLS. The zero value is
-// from this host.
-type ClearText uint8
-
-// The policies.
-const (
-	ClearTextLoopback ClearText = iota
-	ClearTextNever
-	ClearTextAlways
-)
 
 func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Logons == nil || cfg.Mailboxes == nil {
@@ -102,28 +90,6 @@ func (cfg Config) withDefaults() (Config, error) {
 		cfg.Metrics = NewMetrics()
 	}
 	return cfg, nil
-}
-
-// clearText reports whether a peer on this host or not may log in without TLS.
-func (p ClearText) allows(peer net.Addr) bool {
-	switch p {
-	case ClearTextAlways:
-		return true
-	case ClearTextLoopback:
-		return local(peer)
-	}
-	return false
-}
-
-// local reports whether a peer is on this host.
-func local(peer net.Addr) bool {
-	switch a := peer.(type) {
-	case *net.TCPAddr:
-		return a.IP.IsLoopback()
-	case *net.UnixAddr:
-		return true
-	}
-	return false
 }
 
 // Metrics count what a Server does.

@@ -197,7 +197,7 @@ func (f *front) capabilities() string {
 func (f *front) peer() logon.Conn {
 	c := logon.Conn{
 		Protocol: "imap", Session: f.id,
-		Secure: f.tls || f.s.cfg.ClearText.allows(f.conn.RemoteAddr()),
+		Secure: f.tls || f.s.cfg.ClearText.Allows(f.conn.RemoteAddr()),
 	}
 	if a, ok := f.conn.RemoteAddr().(*net.TCPAddr); ok {
 		c.Remote = a.AddrPort().Addr().Unmap()

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/logon"
 )
 
 func TestLoginByEveryWay(t *testing.T) {
@@ -105,8 +106,8 @@ func TestFrontCapabilities(t *testing.T) {
 		want, not string
 	}{
 		{"loopback in clear", func(*Config) {}, false, "STARTTLS AUTH=PLAIN", "LOGINDISABLED"},
-		{"never in clear", func(c *Config) { c.ClearText = ClearTextNever }, false, "STARTTLS LOGINDISABLED", "AUTH="},
-		{"never in clear, but TLS", func(c *Config) { c.ClearText = ClearTextNever }, true, "AUTH=PLAIN", "STARTTLS"},
+		{"never in clear", func(c *Config) { c.ClearText = logon.ClearTextNever }, false, "STARTTLS LOGINDISABLED", "AUTH="},
+		{"never in clear, but TLS", func(c *Config) { c.ClearText = logon.ClearTextNever }, true, "AUTH=PLAIN", "STARTTLS"},
 		{"no TLS", func(c *Config) { c.TLS = nil }, false, "AUTH=PLAIN", "STARTTLS"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -127,10 +128,10 @@ func TestClearTextPolicy(t *testing.T) {
 	near := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}
 	unix := &net.UnixAddr{Name: "x", Net: "unix"}
 	for _, tt := range []struct {
-		policy          ClearText
+		policy          logon.ClearText
 		far, near, unix bool
-	}{{ClearTextLoopback, false, true, true}, {ClearTextNever, false, false, false}, {ClearTextAlways, true, true, true}} {
-		got := [3]bool{tt.policy.allows(far), tt.policy.allows(near), tt.policy.allows(unix)}
+	}{{logon.ClearTextLoopback, false, true, true}, {logon.ClearTextNever, false, false, false}, {logon.ClearTextAlways, true, true, true}} {
+		got := [3]bool{tt.policy.Allows(far), tt.policy.Allows(near), tt.policy.Allows(unix)}
 		if want := [3]bool{tt.far, tt.near, tt.unix}; got != want {
 			t.Errorf("policy %d: got %v, want %v", tt.policy, got, want)
 		}
@@ -220,7 +221,7 @@ func TestI10_PlainTextAfterSTARTTLS(t *testing.T) {
 }
 
 func TestI11_WrongTimeForTLSAndLogin(t *testing.T) {
-	r := start(t, func(_ *rig, cfg *Config) { cfg.ClearText = ClearTextNever })
+	r := start(t, func(_ *rig, cfg *Config) { cfg.ClearText = logon.ClearTextNever })
 	c := r.dial(t)
 	c.want("NO [PRIVACYREQUIRED]", "LOGIN alice secret")
 	c.want("NO [PRIVACYREQUIRED]", "AUTHENTICATE PLAIN AGFsaWNlAHNlY3JldA==")

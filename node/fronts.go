@@ -16,6 +16,7 @@ import (
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/imapd"
 	"github.com/covey-mail/covey/internal/serve"
+	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/pop3d"
 	"github.com/covey-mail/covey/smtpd"
 )
@@ -92,7 +93,10 @@ func (n *Node) makeServers() (err error) {
 		n.log.Warn("fewer connections than configured: raise the limit of open files (ulimit -n, LimitNOFILE)",
 			"configured", lim.Connections, "connections", n.conns, "files", n.cfg.Files)
 	}
-	loopback := lim.ClearTextLogin == "loopback"
+	clear := logon.ClearTextLoopback
+	if lim.ClearTextLogin == "never" {
+		clear = logon.ClearTextNever
+	}
 	trusted, err := parsePrefixes(lim.LMTPPeers)
 	if err != nil {
 		return err
@@ -104,14 +108,10 @@ func (n *Node) makeServers() (err error) {
 	}
 	n.fronts.smtp, err = smtpd.New(smtpd.Config{
 		Hostname: n.cfg.Node.Hostname, TLS: n.certs.config(), MaxMessageBytes: lim.MessageSize, MaxRecipients: lim.Recipients,
-		ClearTextAuth: loopback, TrustedLMTP: trusted, Listeners: per, ServeMetrics: conns, Logger: n.cfg.Logger, Metrics: sm,
+		ClearText: clear, TrustedLMTP: trusted, Listeners: per, ServeMetrics: conns, Logger: n.cfg.Logger, Metrics: sm,
 	}, smtpd.Services{Delivery: n.delivery, Directory: n.directory, Logon: n.logon})
 	if err != nil {
 		return err
-	}
-	clear := imapd.ClearTextLoopback
-	if !loopback {
-		clear = imapd.ClearTextNever
 	}
 	n.fronts.imap, err = imapd.New(imapd.Config{
 		Logons: n.logon, Mailboxes: n.mailboxes, Hostname: n.cfg.Node.Hostname, TLS: n.certs.config(), ClearText: clear,
@@ -121,7 +121,7 @@ func (n *Node) makeServers() (err error) {
 		return err
 	}
 	n.fronts.pop3, err = pop3d.New(pop3d.Config{
-		Hostname: n.cfg.Node.Hostname, Logon: n.logon, Mail: n.mailboxes, TLS: n.certs.config(), Logger: n.cfg.Logger, Metrics: pm,
+		Hostname: n.cfg.Node.Hostname, Logon: n.logon, Mail: n.mailboxes, TLS: n.certs.config(), ClearText: clear, Logger: n.cfg.Logger, Metrics: pm,
 	})
 	for _, m := range [][]prometheus.Collector{sm.Collectors(), im.Collectors(), pm.Collectors(), conns.Collectors()} {
 		n.metrics.MustRegister(m...)

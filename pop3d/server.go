@@ -65,8 +65,8 @@ type Config struct {
 	Logon    Logon
 	Mail     Mail
 
-	TLS       *tls.Config // for STLS; nil: not offered
-	ClearText bool        // passwords may travel in clear text from anywhere, not only from this host
+	TLS       *tls.Config     // for STLS; nil: not offered
+	ClearText logon.ClearText // from where passwords may travel in clear text
 
 	// Idle is the longest time between two command lines, at least and by default
 	// 10 minutes (RFC 1939 section 3).

@@ -306,7 +306,7 @@ func (s *session) capa(arg string) error {
 }
 
 // secure reports whether a password may be sent over the connection.
-func (s *session) secure() bool { return s.tls || s.srv.cfg.ClearText || s.raw.Local() }
+func (s *session) secure() bool { return s.tls || s.srv.cfg.ClearText.Allows(s.raw.RemoteAddr()) }
 
 // peer is what logon knows of the connection.
 func (s *session) peer() logon.Conn {

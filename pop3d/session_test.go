@@ -18,6 +18,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/serve"
+	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/storage"
 )
 
@@ -30,7 +31,8 @@ func TestCapabilities(t *testing.T) {
 		{"loopback", "127.0.0.1", always + "STLS\r\nUSER\r\nSASL PLAIN SCRAM-SHA-256\r\n", nil},
 		{"elsewhere", "192.0.2.1", always + "STLS\r\n", nil},
 		{"clear text allowed", "192.0.2.1", always + "STLS\r\nUSER\r\nSASL PLAIN SCRAM-SHA-256\r\n",
-			func(c *Config) { c.ClearText = true }},
+			func(c *Config) { c.ClearText = logon.ClearTextAlways }},
+		{"clear text nowhere", "127.0.0.1", always + "STLS\r\n", func(c *Config) { c.ClearText = logon.ClearTextNever }},
 		{"no TLS", "192.0.2.1", always, func(c *Config) { c.TLS = nil }},
 	}
 	for _, tt := range tests {

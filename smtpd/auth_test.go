@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"strings"
 	"testing"
+
+	"github.com/covey-mail/covey/logon"
 )
 
 func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
@@ -29,7 +31,7 @@ func TestS25_AuthInClear(t *testing.T) {
 		t.Error("credentials in clear were looked at")
 	}
 	// Allowed from loopback.
-	r = newRig(t, func(c *Config) { c.ClearTextAuth = true })
+	r = newRig(t, func(c *Config) { c.ClearText = logon.ClearTextLoopback })
 	c = r.dial(Submission)
 	c.run(hello + "> AUTH PLAIN " + plainIR + "\n< 235\n> STARTTLS\n< 503\n> MAIL FROM:<alice@example.org>\n< 250")
 }
@@ -38,7 +40,7 @@ func TestS25_NoAuthElsewhere(t *testing.T) {
 	play(t, []row{
 		{"S-25/MX", MX, "> AUTH PLAIN " + plainIR + "\n< 502 5.5.1\n> STARTTLS\n< 220\nSTARTTLS\n> EHLO c.example\n< 250\n> AUTH PLAIN " + plainIR + "\n< 502", 0},
 		{"S-25/LMTP", LMTP, "> AUTH PLAIN " + plainIR + "\n< 502 5.5.1", 0},
-	}, func(c *Config) { c.ClearTextAuth = true })
+	}, func(c *Config) { c.ClearText = logon.ClearTextLoopback })
 }
 
 func TestAuthMechanisms(t *testing.T) {

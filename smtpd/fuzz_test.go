@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/logon"
 )
 
 // replyLine is what every line of the server looks like.
@@ -20,7 +21,7 @@ var replyLine = regexp.MustCompile(`^[2-5][0-9][0-9][ -][^\x00-\x1f\x7f]+\r\n$`)
 // fuzzServer checks what holds whatever a peer sends after a prologue: no panic,
 // well-formed replies, an end, and no message taken that is not one.
 func fuzzServer(f *testing.F, kind Kind, prologues ...string) {
-	r := newRig(f, func(c *Config) { c.ClearTextAuth, c.MaxMessageBytes, c.TLS = true, 1000, nil })
+	r := newRig(f, func(c *Config) { c.ClearText, c.MaxMessageBytes, c.TLS = logon.ClearTextLoopback, 1000, nil })
 	a := r.listen(kind)
 	f.Fuzz(func(t *testing.T, state uint8, data []byte) {
 		raw, err := net.Dial(a.Network(), a.String())

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/covey-mail/covey/logon"
 )
 
 // patience is how long a test waits for what must happen.
@@ -36,7 +38,7 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, mail: newMailroom(), door: new(doorman), log: new(syncBuffer), addrs: make(map[Kind]net.Addr)}
 	cfg := Config{
-		Hostname: "mx.example.org", MaxMessageBytes: 100_000,
+		Hostname: "mx.example.org", MaxMessageBytes: 100_000, ClearText: logon.ClearTextNever,
 		TLS:    &tls.Config{Certificates: []tls.Certificate{testCert()}},
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -230,7 +230,7 @@ func (s *session) deliver(data io.Reader) (delivery.Receipt, error) {
 
 // mayAuth reports whether credentials may pass over the connection as it is.
 func (s *session) mayAuth() bool {
-	return s.c.kind.submits() && (s.c.secure || s.c.srv.cfg.ClearTextAuth && s.c.raw.Local())
+	return s.c.kind.submits() && (s.c.secure || s.c.srv.cfg.ClearText.Allows(s.c.raw.RemoteAddr()))
 }
 
 func (s *session) logonConn() logon.Conn {

@@ -111,8 +111,8 @@ type Config struct {
 	MaxErrors       int   // errors before 421; 0 means 20. A message taken in starts a new count
 	MaxIdle         int   // commands that bring no message nearer before 421; 0 means 100; counted likewise
 
-	// ClearTextAuth allows AUTH without TLS from loopback.
-	ClearTextAuth bool
+	// ClearText says from where a user may log in without TLS.
+	ClearText logon.ClearText
 
 	// TrustedLMTP are the networks beside loopback that may speak LMTP.
 	TrustedLMTP []netip.Prefix

@@ -5,7 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 5s
 ROUNDS ?= 20
 
-.PHONY: build test race check fuzz bench scenarios powercut nightly
+.PHONY: build test race check fuzz bench bench-peers scenarios powercut nightly
 
 build:
 	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
@@ -28,6 +28,11 @@ fuzz:
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./...
+
+# Beside Postfix's smtp-sink and Dovecot, on this machine. For a look:
+# make bench-peers PEERS='-rounds 1 -duration 2s -readers 256'
+bench-peers:
+	go run ./test/peers $(PEERS)
 
 # The real binary with real clients: curl, swaks, mbsync, Python's libraries.
 scenarios:

@@ -61,13 +61,15 @@ func ParseDomain(s string) (string, error) {
 	return strings.ToLower(s), nil
 }
 
+// parseLiteral checks an address literal (RFC 5321 section 4.1.3). A zone, which
+// may be any text, is no part of one.
 func parseLiteral(s string) (string, error) {
 	inner, ok := strings.CutSuffix(s[1:], "]")
 	ip := inner
 	if len(ip) > 5 && strings.EqualFold(ip[:5], "IPv6:") {
 		ip = ip[5:]
 	}
-	if _, err := netip.ParseAddr(ip); !ok || err != nil {
+	if a, err := netip.ParseAddr(ip); !ok || err != nil || a.Zone() != "" {
 		return "", Errorf(Invalid, "domain %q: bad address literal", clip(s))
 	}
 	return strings.ToLower(s), nil

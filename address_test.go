@@ -34,6 +34,8 @@ func TestParseAddress(t *testing.T) {
 		{in: "a b@c", bad: true},
 		{in: "a@[256.1.1.1]", bad: true},
 		{in: "a@[127.0.0.1", bad: true},
+		{in: "a@[IPv6:::1%<script>]", bad: true},
+		{in: "a@[fe80::1%eth0]", bad: true},
 		{in: "\"a\r\nDATA\"@d", bad: true},
 		{in: "a@d\x00", bad: true},
 		{in: "a\xff@d", bad: true},

@@ -8,17 +8,13 @@ import (
 	"github.com/covey-mail/covey/storage"
 )
 
-// compactEvery is how often the log is looked over for segments that are mostly
-// dead.
-const compactEvery = 10 * time.Second
-
 // startCompactor runs compaction until ctx ends.
 func (n *Node) startCompactor(ctx context.Context) error {
 	placers := make(map[covey.ShardID]storage.Placer, len(n.shards.states))
 	for id, st := range n.shards.states {
 		placers[id] = st
 	}
-	tick := time.NewTicker(compactEvery)
+	tick := time.NewTicker(time.Duration(n.cfg.Limits.CompactEvery))
 	m := storage.NewCompactorMetrics()
 	c, err := storage.NewCompactor(storage.CompactorConfig{
 		Log: n.seglog, Shards: placers, Checkpoint: n.host.Checkpoint, Tick: tick.C, Metrics: m, Logger: n.cfg.Logger,

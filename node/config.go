@@ -65,6 +65,8 @@ type LimitsConfig struct {
 	ClearTextLogin  string   `toml:"clear_text_login"`  // "loopback" or "never"; loopback
 	DiskReserve     int64    `toml:"disk_reserve"`      // bytes kept free for reading and deleting; 64 MiB
 	CheckpointEvery Duration `toml:"checkpoint_every"`  // how often each shard's database is put on disk; 60s
+	CompactEvery    Duration `toml:"compact_every"`     // how often the log is looked over for segments that are mostly dead; 10s
+	SegmentSize     int64    `toml:"segment_size"`      // bytes of a segment of the log; 64 MiB
 }
 
 // ClusterConfig is the [cluster] table.
@@ -105,6 +107,7 @@ func DefaultConfig(data string, offset int) Config {
 		Limits: LimitsConfig{
 			MessageSize: 50 << 20, Recipients: 100, Connections: 4000, PerAddress: 50, SessionsPerUser: 50,
 			ClearTextLogin: "loopback", DiskReserve: 64 << 20, CheckpointEvery: Duration(time.Minute),
+			CompactEvery: Duration(10 * time.Second), SegmentSize: 64 << 20,
 		},
 		Cluster: ClusterConfig{Shards: 16},
 	}
@@ -160,6 +163,8 @@ func (c *Config) fill() {
 	setDefault(&l.ClearTextLogin, d.ClearTextLogin)
 	setDefault(&l.DiskReserve, d.DiskReserve)
 	setDefault(&l.CheckpointEvery, d.CheckpointEvery)
+	setDefault(&l.CompactEvery, d.CompactEvery)
+	setDefault(&l.SegmentSize, d.SegmentSize)
 	setDefault(&c.Cluster.Shards, def.Cluster.Shards)
 }
 
@@ -198,11 +203,15 @@ func (l LimitsConfig) validate() error {
 		{"message_size", l.MessageSize}, {"recipients", int64(l.Recipients)}, {"quota", l.Quota},
 		{"connections", int64(l.Connections)}, {"per_address", int64(l.PerAddress)},
 		{"sessions_per_user", int64(l.SessionsPerUser)}, {"disk_reserve", l.DiskReserve},
-		{"checkpoint_every", int64(l.CheckpointEvery)},
+		{"checkpoint_every", int64(l.CheckpointEvery)}, {"compact_every", int64(l.CompactEvery)}, {"segment_size", l.SegmentSize},
 	} {
 		if k.value < 0 {
 			return covey.Errorf(covey.Invalid, "[limits] %s is negative", k.name)
 		}
+	}
+	const least, most = 1 << 20, 1 << 30
+	if l.SegmentSize < least || l.SegmentSize > most {
+		return covey.Errorf(covey.Invalid, "[limits] segment_size is %d: want %d to %d", l.SegmentSize, least, most)
 	}
 	if l.ClearTextLogin != "loopback" && l.ClearTextLogin != "never" {
 		return covey.Errorf(covey.Invalid, `[limits] clear_text_login is %q: want "loopback" or "never"`, l.ClearTextLogin)

@@ -135,7 +135,7 @@ func (n *Node) openFolder(context.Context) (err error) {
 // opened is closed by runEngine's host, or here if that is not reached.
 func (n *Node) openEngine(context.Context) (err error) {
 	const alone = -1 // no other node will ask for old entries
-	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.fs, Keep: alone, Logger: n.cfg.Logger})
+	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.fs, SegmentSize: n.cfg.Limits.SegmentSize, Keep: alone, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}

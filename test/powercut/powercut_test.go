@@ -1,11 +1,14 @@
 package powercut
 
 import (
+	"bufio"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,8 +16,11 @@ import (
 	"github.com/covey-mail/covey/test/process"
 )
 
-// settings make the rare frequent: checkpoints every second.
-var settings = []string{"COVEY_LIMITS_CHECKPOINT_EVERY=1s", "COVEY_CLUSTER_SHARDS=4", "COVEY_LIMITS_DISK_RESERVE=16777216"}
+// settings make the rare frequent: checkpoints, and compaction of small segments.
+var settings = []string{
+	"COVEY_LIMITS_CHECKPOINT_EVERY=300ms", "COVEY_LIMITS_COMPACT_EVERY=200ms", "COVEY_LIMITS_SEGMENT_SIZE=1048576",
+	"COVEY_CLUSTER_SHARDS=4", "COVEY_LIMITS_DISK_RESERVE=16777216",
+}
 
 var users = []string{"u0", "u1", "u2", "u3", "u4", "u5"}
 
@@ -56,11 +62,12 @@ func TestPowerCut(t *testing.T) {
 	if err := node.AddUsers(t.Context(), "example.org", users...); err != nil {
 		t.Fatal(err)
 	}
-	l := newLedger()
+	l, compacted := newLedger(), 0
 	for round := range n {
 		after := time.Duration(200+r.IntN(2800)) * time.Millisecond
 		stop := l.load(node, r.Uint64())
 		wait(after, node)
+		compacted += removedSegments(node)
 		if err := d.cut(); err != nil {
 			t.Fatal(err)
 		}
@@ -85,12 +92,32 @@ func TestPowerCut(t *testing.T) {
 		}
 		t.Logf("round %d: cut after %v, %d acknowledged so far, all there", round, after, l.acked)
 	}
+	if compacted < n {
+		t.Errorf("%d segments were removed in %d rounds: compaction did not run", compacted, n)
+	}
 	if l.acked < 10*n {
 		t.Errorf("only %d messages were acknowledged in %d rounds: the load did not run", l.acked, n)
 	}
 	if out, err := node.Covey(t.Context(), "", "check"); err != nil {
 		t.Errorf("check: %v\n%s", err, out)
 	}
+}
+
+// removedSegments reads from a node's metrics how many segments compaction
+// removed since it started; 0 if they cannot be read.
+func removedSegments(node *process.Node) (n int) {
+	resp, err := http.Get("http://" + node.Addr("metrics") + "/metrics")
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if v, ok := strings.CutPrefix(lines.Text(), "covey_compact_removed_segments_total "); ok {
+			n, _ = strconv.Atoi(v)
+		}
+	}
+	return n
 }
 
 // load runs the clients; stop ends them and waits.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/covey-mail/covey/bench"
 )
@@ -116,6 +117,9 @@ func (b *board) one(ctx context.Context, c contest, name string, p bench.Protoco
 	}
 	if cfg.UserPattern == readerPattern {
 		cfg.Users = b.readers
+	}
+	if round == 0 { // it does not change from round to round
+		cfg.Ceiling = min(b.duration, 3*time.Second)
 	}
 	fmt.Fprintf(os.Stderr, "round %d of %d: %s: %s\n", round+1, b.rounds, c.name, name)
 	res, err := b.load(ctx, s, cfg)

@@ -8,6 +8,7 @@ import (
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
+	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/durable"
 )
 
@@ -159,6 +160,9 @@ func (db *database) query(query string, args []any, row func(*sqlite.Stmt) error
 	}
 	for {
 		more, err := stmt.Step()
+		if sqlite.ErrCode(err).ToPrimary() == sqlite.ResultFull {
+			err = covey.Errorf(covey.DiskFull, "%w", err)
+		}
 		if err == nil && more {
 			err = row(stmt)
 		}

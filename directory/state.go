@@ -3,6 +3,7 @@ package directory
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -27,13 +28,16 @@ type Config struct {
 // replica.StateMachine. Apply and Checkpoint are called by one goroutine at a
 // time; Service reads beside it, and sees every command applied before.
 type State struct {
-	// mu guards db, pending, failed and closed, and is held by whoever changes
-	// what viewMu guards. Lock order: mu, viewMu.
-	mu      sync.Mutex
-	db      *database
-	pending int   // commands applied since the last commit
-	failed  error // why no further command may be applied
-	closed  bool
+	cfg Config
+
+	// mu guards db, pending, commitAt, failed and closed, and is held by whoever
+	// changes what viewMu guards. Lock order: mu, viewMu.
+	mu       sync.Mutex
+	db       *database
+	pending  int   // commands applied since the last commit
+	commitAt int   // of pending: so many are committed
+	failed   error // why no further command may be applied
+	closed   bool
 
 	// viewMu guards what look-ups read without the database.
 	viewMu  sync.Mutex
@@ -82,7 +86,10 @@ func OpenState(cfg Config) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
 	}
-	s := &State{db: db, domains: make(map[string]domain), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2))}
+	s := &State{
+		cfg: cfg, db: db, commitAt: commitEvery,
+		domains: make(map[string]domain), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2)),
+	}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.conn.Close())
 	}
@@ -163,6 +170,9 @@ func (s *State) applyOne(c seglog.Command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.pending > 0 && s.db.conn.AutocommitEnabled() {
+		return nil, s.commitLocked() // says why not
+	}
 	if err := s.db.begin(); err != nil {
 		return nil, err
 	}
@@ -171,7 +181,7 @@ func (s *State) applyOne(c seglog.Command) (any, error) {
 		return nil, err
 	}
 	s.change(func(m *meta) { m.applied = c.Index })
-	if s.pending++; s.pending >= commitEvery {
+	if s.pending++; s.pending >= s.commitAt {
 		err = s.commitLocked()
 	}
 	return result, err
@@ -189,6 +199,11 @@ func (s *State) commitLocked() error {
 	if s.pending == 0 {
 		return nil
 	}
+	if s.db.conn.AutocommitEnabled() {
+		// A read can be what finds no room, and the transaction is gone. Alone,
+		// the row of meta would vouch for commands that are not there.
+		return covey.Errorf(covey.DiskFull, "commit: SQLite has rolled %d commands back", s.pending)
+	}
 	m := s.meta
 	err := s.db.exec(`UPDATE meta SET applied = ?, cluster = ?, shards = ?, next_account = ?, next_domain = ?,
 		accounts = ?, unverified = ?, quota = ?, postmaster_local = ?, postmaster_domain = ?`,
@@ -200,8 +215,8 @@ func (s *State) commitLocked() error {
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	s.pending = 0
-	return nil
+	s.pending, s.commitAt = 0, commitEvery
+	return s.db.exec("PRAGMA cache_spill = ON")
 }
 
 // Checkpoint puts everything applied on stable storage and returns the index that
@@ -226,6 +241,36 @@ func (s *State) checkpointLocked() (uint64, error) {
 		return 0, fmt.Errorf("checkpoint directory: %w", s.failed)
 	}
 	return s.Applied(), nil
+}
+
+// Recover makes the State usable again after Apply panicked, or Checkpoint
+// failed, with covey.DiskFull. It goes back to the last commit, whose index it
+// gives to replay, and applies what replay hands it from there, in memory alone.
+// Readers see the state before or the one after, nothing between. After an error
+// the State applies nothing more.
+func (s *State) Recover(replay func(after uint64, apply func([]seglog.Command) []any) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return covey.Errorf(covey.Unavailable, "directory is closed")
+	}
+	s.db.conn.Close() // its error would be the one that led here
+	again, err := OpenState(s.cfg)
+	if err == nil {
+		s.db = again.db
+		again.commitAt = math.MaxInt
+		if err = again.db.exec("PRAGMA cache_spill = OFF"); err == nil {
+			err = replay(again.Applied(), again.Apply)
+		}
+	}
+	if s.failed = err; err != nil {
+		return fmt.Errorf("recover directory: %w", err)
+	}
+	s.pending, s.commitAt = again.pending, again.pending+commitEvery
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	s.meta, s.domains, s.cache = again.meta, again.domains, again.cache
+	return nil
 }
 
 // Close checkpoints, unless a command failed, and releases the file. It may be

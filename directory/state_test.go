@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -228,6 +229,91 @@ func TestFaultStopsTheState(t *testing.T) {
 	}
 	if got, want := openState(t, path).Applied(), good[2].Index; got != want {
 		t.Errorf("Applied after reopening = %d, want %d", got, want)
+	}
+}
+
+// A disk without room costs no command, whether a command or a look-up meets it.
+func TestF21_RecoverFromAFullDisk(t *testing.T) {
+	cmds := history(600)
+	want := openState(t, filepath.Join(t.TempDir(), "d"))
+	want.Apply(cmds)
+	for name, meet := range map[string]func(*State, []seglog.Command) error{
+		"command": func(s *State, rest []seglog.Command) error {
+			s.db.exec("PRAGMA max_page_count = 1")
+			var err error
+			for i := 0; i < len(rest) && err == nil; i++ {
+				err = panicked(func() { s.Apply(rest[i : i+1]) })
+			}
+			return err
+		},
+		"look-up": func(s *State, rest []seglog.Command) error {
+			// SQLite rolls back when it has to write a page to read another.
+			if err := s.db.exec("ROLLBACK"); err != nil {
+				return err
+			}
+			return panicked(func() { s.Apply(rest[:1]) })
+		},
+		"checkpoint": func(s *State, rest []seglog.Command) error {
+			if err := s.db.exec("ROLLBACK"); err != nil {
+				return err
+			}
+			_, err := s.Checkpoint()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openState(t, filepath.Join(t.TempDir(), "d"))
+			s.Apply(cmds[:20])
+			if _, err := s.Checkpoint(); err != nil {
+				t.Fatal(err)
+			}
+			s.Apply(cmds[20:25])
+			if err := meet(s, cmds[25:]); !errors.Is(err, covey.DiskFull) {
+				t.Fatalf("error %v, want covey.DiskFull", err)
+			}
+			err := s.Recover(func(after uint64, apply func([]seglog.Command) []any) error {
+				if after != cmds[19].Index {
+					t.Errorf("replay after %d, want %d", after, cmds[19].Index)
+				}
+				apply(cmds[20:])
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Checkpoint(); err != nil {
+				t.Error(err)
+			}
+			if diff := cmp.Diff(dump(t, want), dump(t, s)); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(want.meta, s.meta, cmp.AllowUnexported(meta{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// panicked returns the error that f panics with.
+func panicked(f func()) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = v.(error)
+		}
+	}()
+	f()
+	return nil
+}
+
+func TestRecoverFails(t *testing.T) {
+	s := openState(t, filepath.Join(t.TempDir(), "d"))
+	s.Apply(history(10))
+	gone := errors.New("entry is gone")
+	if err := s.Recover(func(uint64, func([]seglog.Command) []any) error { return gone }); !errors.Is(err, gone) {
+		t.Errorf("error %v, want %v", err, gone)
+	}
+	if err := panicked(func() { s.Apply(history(11)[10:]) }); !errors.Is(err, gone) {
+		t.Errorf("a state that lacks commands goes on: %v", err)
 	}
 }
 

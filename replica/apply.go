@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -106,11 +107,15 @@ func (g *group) apply(entries []*raftpb.Entry) (err error) {
 	if err != nil {
 		return err
 	}
-	var results []any
-	if len(commands) > 0 {
-		if results = g.sm.Apply(commands); len(results) != len(commands) {
-			return covey.Errorf(covey.Internal, "%d commands gave %d results", len(commands), len(results))
-		}
+	results, err := g.run(commands)
+	if errors.Is(err, covey.DiskFull) {
+		results, err = g.recover(err, commands)
+	}
+	if err != nil {
+		return err
+	}
+	if len(results) != len(commands) {
+		return covey.Errorf(covey.Internal, "%d commands gave %d results", len(commands), len(results))
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -122,6 +127,64 @@ func (g *group) apply(entries []*raftpb.Entry) (err error) {
 	g.appliedLocked(entries[len(entries)-1].GetIndex())
 	g.wakeReadersLocked()
 	g.h.metrics.applySeconds.Observe(time.Since(began).Seconds())
+	return nil
+}
+
+// run has the state machine apply commands. An error it panics with is returned.
+func (g *group) run(commands []seglog.Command) (results []any, err error) {
+	if len(commands) == 0 {
+		return nil, nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			if err, _ = v.(error); err == nil {
+				panic(v)
+			}
+		}
+	}()
+	return g.sm.Apply(commands), nil
+}
+
+// recover has the state machine go on when it found no room on the disk: what
+// it had not made durable comes from the log again, then commands, whose results
+// are returned. Stopping the group instead would outlast the full disk.
+func (g *group) recover(cause error, commands []seglog.Command) (results []any, err error) {
+	g.out.Error("no room for the state: it goes on in memory", "error", cause)
+	g.mu.Lock()
+	last := g.applied
+	g.mu.Unlock()
+	err = g.sm.Recover(func(after uint64, apply func([]seglog.Command) []any) error {
+		if err := g.replay(after, last, apply); err != nil {
+			return err
+		}
+		if len(commands) > 0 {
+			results = apply(commands)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	return results, nil
+}
+
+// replay applies the log's entries above after, up to last. They are all there:
+// the log keeps what is above the last checkpoint.
+func (g *group) replay(after, last uint64, apply func([]seglog.Command) []any) error {
+	for after < last {
+		entries, err := g.log.Entries(after+1, last+1, maxMessageBytes)
+		if err != nil {
+			return fmt.Errorf("entries from %d: %w", after+1, err)
+		}
+		commands, _, err := g.commands(entries)
+		if err != nil {
+			return err
+		}
+		if len(commands) > 0 {
+			apply(commands)
+		}
+		after += uint64(len(entries))
+	}
 	return nil
 }
 
@@ -174,6 +237,11 @@ func (g *group) checkpoint() (err error) {
 	if err != nil {
 		// Due again, at the next turn of this group.
 		g.sinceCheckpoint.Add(1)
+		if errors.Is(err, covey.DiskFull) {
+			if _, rerr := g.recover(err, nil); rerr != nil {
+				g.fail(rerr)
+			}
+		}
 		return fmt.Errorf("checkpoint shard %d: %w", g.id, err)
 	}
 	g.h.cfg.Log.Applied(g.id, index)

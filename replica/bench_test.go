@@ -20,6 +20,7 @@ func (s *sink) Apply(commands []seglog.Command) []any {
 	return make([]any, len(commands))
 }
 func (s *sink) Checkpoint() (uint64, error) { return s.applied, nil }
+func (s *sink) Recover(Replay) error        { return nil }
 func (s *sink) Close() error                { return nil }
 
 // BenchmarkPropose has 64 callers at a time propose 8 KiB to groups of one voter

@@ -26,12 +26,22 @@ type StateMachine interface {
 
 	// Checkpoint makes the state durable and returns the index up to which it
 	// is. After an error the host tries again later; the state must still be
-	// usable.
+	// usable, after Recover if the error is DiskFull.
 	Checkpoint() (uint64, error)
+
+	// Recover follows a panic of Apply or an error of Checkpoint that is
+	// DiskFull. It returns to what is durable, calls replay once with its index,
+	// and has apply, which is as Apply, take all commands that replay hands it.
+	// It needs no room on the disk, and nobody sees an older state than before
+	// meanwhile. An error, and a panic, stop the group.
+	Recover(replay Replay) error
 
 	// Close releases what the state machine holds. It is the last call.
 	Close() error
 }
+
+// A Replay hands apply the commands above an index, in order.
+type Replay = func(after uint64, apply func([]seglog.Command) []any) error
 
 // A Message is one Raft message of one group.
 type Message struct {

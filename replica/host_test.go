@@ -464,6 +464,49 @@ func TestCheckpointFails(t *testing.T) {
 	})
 }
 
+// A state machine that finds no room for what it applied goes on from the log,
+// and whoever waits gets the result.
+func TestF21_NoRoomForTheState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &recorder{}
+		s := startSingle(t, durable.OS(), t.TempDir(), Config{}, m)
+		s.mustPropose(0, "one", "two")
+		if err := s.host.Checkpoint(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		s.mustPropose(0, "three", "four")
+		m.full = true
+		s.mustPropose(0, "five", "six")
+		if m.recovered != 1 {
+			t.Errorf("recovered %d times when it applied, want once", m.recovered)
+		}
+		m.full = true
+		wantKind(t, "checkpoint", s.host.Checkpoint(t.Context(), 0), covey.DiskFull)
+		if m.recovered != 2 {
+			t.Errorf("recovered %d times after a checkpoint, want twice", m.recovered)
+		}
+		want := []string{"one", "two", "three", "four", "five", "six"}
+		if diff := cmp.Diff(want, m.now().Commands); diff != "" {
+			t.Error(diff)
+		}
+		s.mustPropose(0, "seven")
+		s.mustStop()
+	})
+}
+
+// A recovery that fails stops the group.
+func TestRecoverFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &recorder{full: true, recoverErr: errors.New("no file")}
+		s := startSingle(t, durable.OS(), t.TempDir(), Config{}, m)
+		wantKind(t, "propose", s.propose(0, "one"), covey.Internal)
+		if fault := s.host.Status()[0].Fault; !errors.Is(fault, m.recoverErr) {
+			t.Errorf("fault %v, want %v", fault, m.recoverErr)
+		}
+		s.mustStop()
+	})
+}
+
 // metric returns a counter or gauge, or how many observations a histogram has.
 func metric(t *testing.T, h *Host, name string, labels ...string) float64 {
 	t.Helper()

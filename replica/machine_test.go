@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/durable/durabletest"
 	"github.com/covey-mail/covey/storage/seglog"
 )
@@ -19,13 +20,19 @@ type recorder struct {
 	chain    chain
 	durable  chain
 	panicOn  string        // a command it cannot stand
+	full     bool          // Apply and Checkpoint find no room, until Recover
 	gate     chan struct{} // not nil: Apply waits for a token, or for its closing
 	closed   int
 	checks   int
 	checkErr error
 	read     func(e seglog.Extent, p []byte) error // not nil: every place is verified
 	fault    error
+
+	recovered  int
+	recoverErr error
 }
+
+var errNoRoom = covey.Errorf(covey.DiskFull, "no room")
 
 // A chain is the commands applied and a running hash of them, so that replicas
 // that diverge never agree again.
@@ -78,6 +85,9 @@ func (r *recorder) applyOne(c seglog.Command) any {
 		}
 	}
 	r.chain.add(c.Index, string(c.Data))
+	if r.full {
+		panic(errNoRoom)
+	}
 	return result(string(c.Data))
 }
 
@@ -88,11 +98,29 @@ func (r *recorder) Checkpoint() (uint64, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.checks++
+	if r.full {
+		return 0, errNoRoom
+	}
 	if r.checkErr != nil {
 		return 0, r.checkErr
 	}
 	r.durable = r.chain
 	return r.chain.Index, nil
+}
+
+// Recover goes back to the last checkpoint.
+func (r *recorder) Recover(replay Replay) error {
+	r.mu.Lock()
+	if r.recoverErr != nil {
+		r.mu.Unlock()
+		return r.recoverErr
+	}
+	r.chain, r.full = r.durable, false
+	r.chain.Commands, r.chain.Indexes = slices.Clip(r.chain.Commands), slices.Clip(r.chain.Indexes)
+	r.recovered++
+	after := r.chain.Index
+	r.mu.Unlock()
+	return replay(after, r.Apply)
 }
 
 func (r *recorder) Close() error {

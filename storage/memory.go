@@ -315,6 +315,8 @@ func (t *memory) commit(m *machine) { m.unconfirmed.gone = nil }
 
 func (t *memory) checkpoint() {}
 
+func (t *memory) stay() {}
+
 func (t *memory) fault() error { return nil }
 
 func (t *memory) close() error { return nil }

@@ -62,6 +62,10 @@ const (
 	commitCommands = 1000
 	commitBytes    = 64 << 20 // of commands
 	commitAfter    = 30 * time.Second
+
+	// commitAgain is how long no commit is tried after one that found no room: it
+	// would be rolled back, and all since the one before applied again.
+	commitAgain = 2 * time.Second
 )
 
 // A shard is a State over tables.
@@ -76,6 +80,9 @@ type shard struct {
 	commands int // since the last commit, with their bytes and when the first came
 	bytes    int64
 	since    time.Time
+	notUntil time.Time // no commit is due before; zero but on a full disk
+
+	reopen func() (*machine, error) // the state of the last commit; nil in memory
 }
 
 func newShard(cfg Config, m *machine) *shard {
@@ -146,12 +153,55 @@ func (s *shard) applyOne(c seglog.Command) (*Result, []touch) {
 }
 
 func (s *shard) commitDue() bool {
-	return s.commands >= commitCommands || s.bytes >= commitBytes || s.cfg.Clock().Sub(s.since) >= commitAfter
+	now := s.cfg.Clock()
+	due := s.commands >= commitCommands || s.bytes >= commitBytes || now.Sub(s.since) >= commitAfter
+	return due && !now.Before(s.notUntil)
 }
 
 func (s *shard) commit() {
 	s.m.t.commit(s.m)
 	s.commands, s.bytes = 0, 0
+}
+
+// Recover implements State.
+func (s *shard) Recover(replay func(after uint64, apply func([]seglog.Command) []any) error) error {
+	touched := map[touch]bool{}
+	if err := s.recover(replay, touched); err != nil {
+		return fmt.Errorf("recover shard %d: %w", s.cfg.Shard, err)
+	}
+	for t := range touched {
+		s.cfg.Changed(t.account, t.mailbox)
+	}
+	return nil
+}
+
+// recover replays into a shard of its own and then takes its place, so that no
+// one sees what lies between.
+func (s *shard) recover(replay func(uint64, func([]seglog.Command) []any) error, touched map[touch]bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return s.broken
+	case s.reopen == nil:
+		return covey.Errorf(covey.Invalid, "there is nothing on the disk")
+	}
+	s.m.t.close() // its error would be the one that led here
+	m, err := s.reopen()
+	if err != nil {
+		s.broken = err
+		return err
+	}
+	m.t.stay()
+	again := &shard{cfg: s.cfg, m: m}
+	again.cfg.Changed = func(a covey.AccountID, mb covey.MailboxID) { touched[touch{a, mb}] = true }
+	now := s.cfg.Clock()
+	again.cfg.Clock = func() time.Time { return now } // no commit becomes due
+	again.notUntil = now.Add(commitAgain)
+	err = replay(m.meta.applied, again.Apply)
+	s.m, s.broken = m, err
+	s.commands, s.bytes, s.since, s.notUntil = again.commands, again.bytes, again.since, s.cfg.Clock().Add(commitAgain)
+	return err
 }
 
 // Checkpoint implements State.
@@ -269,17 +319,10 @@ func (s *shard) Mailbox(id covey.AccountID, name string) (Mailbox, error) {
 		if mb == nil {
 			return covey.Errorf(covey.NotFound, "mailbox %q of account %d", clean, id)
 		}
-		out = s.public(mb)
+		out = s.m.public(mb)
 		return nil
 	})
 	return out, err
-}
-
-// public returns a row with its subscription, which is a name's.
-func (s *shard) public(mb *mailbox) Mailbox {
-	p := mb.public()
-	p.Subscribed = s.m.t.subscribed(mb.Account, mb.Name)
-	return p
 }
 
 // View implements Reader.
@@ -289,7 +332,7 @@ func (s *shard) View(a covey.AccountID, id covey.MailboxID) (out Mailbox, uids [
 		if err != nil {
 			return err
 		}
-		out = s.public(mb)
+		out = s.m.public(mb)
 		if mb.Messages > 0 {
 			uids = s.m.t.uids(id)
 		}
@@ -339,7 +382,7 @@ func (s *shard) Changes(a covey.AccountID, id covey.MailboxID, since covey.ModSe
 		if err != nil {
 			return err
 		}
-		out.Mailbox = s.public(mb)
+		out.Mailbox = s.m.public(mb)
 		if since >= mb.HighestModSeq {
 			return nil
 		}

@@ -26,6 +26,16 @@ const oldestSQLite = 3_053_004
 // open it meanwhile, which includes SQLite's own shell.
 func Open(cfg Config) (State, error) {
 	cfg = cfg.withDefaults()
+	m, err := openMachine(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := newShard(cfg, m)
+	s.reopen = func() (*machine, error) { return openMachine(cfg) }
+	return s, nil
+}
+
+func openMachine(cfg Config) (*machine, error) {
 	d, err := openDatabase(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open shard %d at %s: %w", cfg.Shard, cfg.Path, err)
@@ -36,7 +46,7 @@ func Open(cfg Config) (State, error) {
 		err := fmt.Errorf("load shard %d from %s: %w", cfg.Shard, cfg.Path, d.err)
 		return nil, errors.Join(err, d.close())
 	}
-	return newShard(cfg, m), nil
+	return m, nil
 }
 
 // A database is tables in SQLite, with the rows of accounts and mailboxes in
@@ -50,6 +60,7 @@ type database struct {
 	most    int   // mailboxes kept in memory between commits
 	err     error // the first fault
 	writing bool  // a transaction is open
+	staying bool  // it may not write to the disk before it is committed
 	saved   meta  // as the database has it
 
 	accounts map[covey.AccountID]*account

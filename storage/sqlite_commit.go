@@ -21,6 +21,10 @@ func (d *database) commit(m *machine) {
 	}
 	d.flush(m)
 	d.commitTransaction()
+	if d.staying && d.err == nil {
+		d.staying = false
+		d.query("PRAGMA cache_spill = ON").run()
+	}
 	if st, err := os.Stat(d.path + "-wal"); err == nil && st.Size() > walLimit {
 		d.checkpoint()
 	}
@@ -87,6 +91,12 @@ func decodeDelivery(b []byte) (*delivery, error) {
 		d.spent[i] = r.Bool()
 	}
 	return d, r.End()
+}
+
+// stay implements tables.
+func (d *database) stay() {
+	d.staying = true
+	d.query("PRAGMA cache_spill = OFF").run()
 }
 
 func (d *database) commitTransaction() {

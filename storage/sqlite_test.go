@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -266,6 +267,109 @@ func TestApplyPanics(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// fillDisk has the database grow no more, until it is opened again.
+func fillDisk(s *shard) {
+	d := s.m.t.(*database)
+	d.query(fmt.Sprintf("PRAGMA max_page_count = %d", d.query("PRAGMA page_count").one())).run()
+}
+
+// A full disk costs nothing but that the database falls behind: no command, no
+// read, and nothing that another replica would have.
+func TestF21_RecoverFromAFullDisk(t *testing.T) {
+	now := noon
+	s := open(t, Config{Path: filepath.Join(t.TempDir(), "shard"), Clock: func() time.Time { return now }})
+	healthy := OpenMemory(Config{})
+	log := []seglog.Command{}
+	next := func() seglog.Command {
+		log = append(log, deliver(uint64(len(log)+1), covey.AccountID(len(log)%7+1)))
+		return log[len(log)-1]
+	}
+	for range 20 {
+		s.Apply([]seglog.Command{next()})
+	}
+	if _, err := s.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	fillDisk(s)
+	var fault error
+	for fault == nil && len(log) < 5000 {
+		now = now.Add(time.Second)
+		fault = panics(s, next())
+	}
+	if !errors.Is(fault, covey.DiskFull) {
+		t.Fatalf("after %d commands: fault %v, want covey.DiskFull", len(log), fault)
+	}
+	if _, err := s.Checkpoint(); !errors.Is(err, covey.DiskFull) {
+		t.Errorf("checkpoint: %v, want covey.DiskFull", err)
+	}
+	err := s.Recover(func(after uint64, apply func([]seglog.Command) []any) error {
+		if after < 20 || after >= uint64(len(log)) {
+			t.Errorf("replay after %d of %d, with a checkpoint at 20", after, len(log))
+		}
+		apply(log[after:])
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	healthy.Apply(log)
+	index, hash := s.Hash()
+	if wantIndex, want := healthy.Hash(); index != wantIndex || hash != want {
+		t.Errorf("at %d with hash %x, want %d with %x", index, hash, wantIndex, want)
+	}
+	now = now.Add(commitAfter + commitAgain)
+	s.Apply([]seglog.Command{next()})
+	if got := surviving(t, s); got != uint64(len(log)) {
+		t.Errorf("with room again, %d of %d commands would survive", got, len(log))
+	}
+	for _, err := range s.Check(t.Context()) {
+		t.Error(err)
+	}
+}
+
+// Without room no commit is tried for a while: it would cost the replay of all
+// that is not committed, each time.
+func TestNoCommitRightAfterRecover(t *testing.T) {
+	now := noon
+	s := open(t, Config{Path: filepath.Join(t.TempDir(), "shard"), Clock: func() time.Time { return now }})
+	log := make([]seglog.Command, 2*commitCommands)
+	for i := range log {
+		log[i] = deliver(uint64(i+1), 1)
+	}
+	err := s.Recover(func(_ uint64, apply func([]seglog.Command) []any) error {
+		apply(log)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := uint64(len(log))
+	for _, step := range []struct {
+		wait time.Duration
+		want uint64
+	}{{0, 0}, {commitAgain - time.Second, 0}, {time.Second, last + 3}} {
+		now = now.Add(step.wait)
+		s.Apply([]seglog.Command{deliver(s.Applied()+1, 1)})
+		if got := surviving(t, s); got != step.want {
+			t.Errorf("after %v: %d survive, want %d", step.wait, got, step.want)
+		}
+	}
+}
+
+func TestRecoverFails(t *testing.T) {
+	s := open(t, Config{Path: filepath.Join(t.TempDir(), "shard")})
+	noEntry := errors.New("no entry")
+	if err := s.Recover(func(uint64, func([]seglog.Command) []any) error { return noEntry }); !errors.Is(err, noEntry) {
+		t.Errorf("error %v, want %v", err, noEntry)
+	}
+	if _, err := s.Mailboxes(1); !errors.Is(err, noEntry) {
+		t.Errorf("readers are served what lies between, error %v", err)
+	}
+	if err := OpenMemory(Config{}).Recover(nil); !errors.Is(err, covey.Invalid) {
+		t.Errorf("memory: %v", err)
 	}
 }
 

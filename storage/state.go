@@ -47,6 +47,12 @@ type State interface {
 	// that this covers.
 	Checkpoint() (uint64, error)
 
+	// Recover makes the shard usable again after Apply panicked, or Checkpoint
+	// failed, with covey.DiskFull. It goes back to the last commit, whose index it
+	// gives to replay, and applies what replay hands it from there; readers wait
+	// meanwhile. Until there is room again nothing but a checkpoint is committed.
+	Recover(replay func(after uint64, apply func([]seglog.Command) []any) error) error
+
 	// Hash returns the running hash over everything applied and the index it
 	// stands for. Replicas with the same index have the same hash.
 	Hash() (index, hash uint64)

@@ -85,6 +85,9 @@ type tables interface {
 	checkpoint()
 	check(ctx context.Context, m *machine) []error
 
+	// stay keeps everything in memory until the next commit, however much it is.
+	stay()
+
 	fault() error
 	close() error
 }

@@ -31,6 +31,10 @@ type Logons interface {
 	// Password checks a user name and a password. covey.Denied: wrong, whatever
 	// it was; covey.Limit: too many failures, close the connection.
 	Password(ctx context.Context, c logon.Conn, user, password string) (directory.Account, error)
+
+	// Allowed returns covey.Denied once an account that has logged in is removed or
+	// disabled. It is asked before each command, and does not wait.
+	Allowed(ctx context.Context, a directory.Account) error
 }
 
 // Mailboxes opens accounts; *mailbox.Service is one.

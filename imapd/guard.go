@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/covey-mail/covey"
 )
 
 const (
@@ -128,6 +130,9 @@ func (g *guard) nextCommand() error {
 	if err != nil {
 		return err
 	}
+	if g.expelled() {
+		return g.bye(&imap.Error{Text: "This account is not served any more"})
+	}
 	if f.message == nil {
 		f.text = bytes.TrimRight(f.text, " ")
 	}
@@ -144,6 +149,12 @@ func (g *guard) nextCommand() error {
 		return nil
 	}
 	return g.refuse(cmd.tag, refusal, f)
+}
+
+// expelled reports whether the account was removed or disabled since its log-in.
+// If that cannot be told, the session goes on.
+func (g *guard) expelled() bool {
+	return errors.Is(g.s.cfg.Logons.Allowed(g.ctx, g.login.Account), covey.Denied)
 }
 
 // frame waits for a command and reads it.

@@ -67,6 +67,24 @@ func (u *users) Password(_ context.Context, _ logon.Conn, user, password string)
 	return a, nil
 }
 
+func (u *users) Allowed(_ context.Context, a directory.Account) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if now, ok := u.accounts[a.Address.Local]; !ok || now.Disabled {
+		return covey.Errorf(covey.Denied, "removed or disabled")
+	}
+	return nil
+}
+
+// disable switches an account's log-in off.
+func (u *users) disable(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	a := u.accounts[name]
+	a.Disabled = true
+	u.accounts[name] = a
+}
+
 func (u *users) attempts() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()

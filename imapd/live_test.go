@@ -468,3 +468,36 @@ func compareModels(t *testing.T, models []*model) {
 		}
 	}
 }
+
+// I-31: whoever may not log in any more does not go on in a session that is open,
+// whatever state it is in.
+func TestI31_AccountDisabled(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(c *client)
+		send   string
+	}{
+		{"I-31/nothing selected", func(*client) {}, "x CREATE late\r\n"},
+		{"I-31/selected", func(c *client) { c.ok("SELECT INBOX") }, "x NOOP\r\n"},
+		{"I-31/append", func(*client) {}, "x APPEND INBOX {3+}\r\nabc\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t, nil)
+			c, other := r.login(t, "alice"), r.login(t, "bob")
+			tt.before(c)
+			r.users.disable("alice")
+			c.send(tt.send)
+			c.bye("* BYE ")
+			other.ok("NOOP")
+			boxes, err := r.account("alice").List(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range boxes {
+				if b.Name == "late" || b.Messages > 0 {
+					t.Errorf("the command was done: %+v", b)
+				}
+			}
+		})
+	}
+}

@@ -17,6 +17,7 @@ package logon
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -131,6 +132,21 @@ func (s *Service) password(ctx context.Context, c Conn, n name, pass string) (di
 	return s.try(ctx, c, n, func() (directory.Account, string, error) {
 		return s.verifyPassword(ctx, n, pass)
 	})
+}
+
+// Allowed returns Denied once an account that has logged in is removed or disabled,
+// Unavailable if this node cannot tell. A session asks before each command: it costs
+// a look into memory.
+func (s *Service) Allowed(ctx context.Context, a directory.Account) error {
+	now, err := s.dir.Lookup(ctx, a.Address)
+	switch {
+	case errors.Is(err, covey.NotFound):
+	case err != nil:
+		return fmt.Errorf("look up who is logged in: %w", err)
+	case now.ID == a.ID && !now.Disabled:
+		return nil
+	}
+	return covey.Errorf(covey.Denied, "account %s was removed or disabled", a.Address)
 }
 
 // denied is the one answer to everything that is not right.

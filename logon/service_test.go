@@ -219,3 +219,31 @@ func TestLogLines(t *testing.T) {
 		t.Errorf("no reason in %s", lines[1])
 	}
 }
+
+// I-31: what happens to an account shows to those who are logged in.
+func TestI31_Allowed(t *testing.T) {
+	s, dir, _ := open(t, Config{Delay: -1})
+	a, err := s.Password(t.Context(), from("192.0.2.1"), "alice", "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	disable, enable := true, false
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want error
+	}{
+		{"at first", func() error { return nil }, nil},
+		{"disabled", func() error { return dir.SetAccount(t.Context(), a.Address, nil, &disable) }, covey.Denied},
+		{"enabled", func() error { return dir.SetAccount(t.Context(), a.Address, nil, &enable) }, nil},
+		{"removed", func() error { _, err := dir.RemoveAccount(t.Context(), a.Address); return err }, covey.Denied},
+		{"made again", func() error { directorytest.Add(t, dir, "alice@example.org", secretHash); return nil }, covey.Denied},
+	} {
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if err := s.Allowed(t.Context(), a); !errors.Is(err, step.want) {
+			t.Errorf("%s: Allowed = %v, want %v", step.name, err, step.want)
+		}
+	}
+}

@@ -19,7 +19,7 @@ import (
 type Envelope struct {
 	From       covey.Address // the zero Address for <>
 	Recipients []Recipient   // at least one
-	Header     []byte        // lines to put in front, each with CRLF: Return-Path, Received
+	Header     []byte        // lines to put in front, each with CRLF: Received and the like
 }
 
 // A Receipt is what became of a transaction.
@@ -37,7 +37,7 @@ func (s *Service) Deliver(ctx context.Context, e Envelope, data io.Reader) (Rece
 	if err := s.cfg.Room(); err != nil {
 		return Receipt{}, err
 	}
-	p := makePlan(e.Recipients)
+	p := makePlan(e)
 	up := s.cfg.Mailboxes.NewUpload(p.shards(), e.Header)
 	defer up.Close()
 	if err := up.ReadFrom(ctx, data); err != nil {
@@ -47,7 +47,7 @@ func (s *Service) Deliver(ctx context.Context, e Envelope, data io.Reader) (Rece
 	if sum.Received > MaxReceived {
 		return Receipt{}, covey.Errorf(covey.Loop, "message passed %d hosts", sum.Received)
 	}
-	p.cutLoops(sum)
+	p.cutLoops(sum, e.Recipients)
 	s.commit(ctx, e, p, up)
 	rec := Receipt{ID: up.ID(), Size: sum.Size, Outcomes: p.outcomes(e.Recipients)}
 	for _, d := range p.parts {
@@ -119,17 +119,21 @@ type part struct {
 	err   error
 }
 
-func makePlan(rcpts []Recipient) *plan {
+func makePlan(e Envelope) *plan {
 	p := new(plan)
-	for _, r := range rcpts {
+	returnPath := "Return-Path: <" + e.From.String() + ">\r\n"
+	for _, r := range e.Recipients {
 		for _, t := range r.Targets {
-			p.add(t)
+			p.add(t, returnPath)
 		}
 	}
 	return p
 }
 
-func (p *plan) add(t directory.Account) {
+// add puts an account into its shard's part. The lines that its copy begins with
+// are not those of other copies, which would show who else has it: the return
+// path comes first (RFC 5321 section 4.4).
+func (p *plan) add(t directory.Account, returnPath string) {
 	i := slices.IndexFunc(p.parts, func(d part) bool { return d.shard == t.Shard })
 	if i < 0 {
 		i = len(p.parts)
@@ -140,7 +144,7 @@ func (p *plan) add(t directory.Account) {
 		return
 	}
 	d.rcpts = append(d.rcpts, storage.Recipient{
-		Account: t.ID, Mailbox: storage.Inbox, Prefix: []byte("Delivered-To: " + t.Address.String() + "\r\n"),
+		Account: t.ID, Mailbox: storage.Inbox, Prefix: []byte(returnPath + "Delivered-To: " + t.Address.String() + "\r\n"),
 	})
 }
 
@@ -153,23 +157,22 @@ func (p *plan) shards() []covey.ShardID {
 }
 
 // cutLoops takes out the accounts that the message was delivered to before.
-func (p *plan) cutLoops(sum *message.Summary) {
+func (p *plan) cutLoops(sum *message.Summary, rcpts []Recipient) {
 	if len(sum.DeliveredTo) == 0 {
 		return
 	}
+	p.looped = make(map[covey.AccountID]bool)
+	for _, r := range rcpts {
+		for _, t := range r.Targets {
+			to := t.Address.String()
+			if slices.ContainsFunc(sum.DeliveredTo, func(s string) bool { return strings.EqualFold(s, to) }) {
+				p.looped[t.ID] = true
+			}
+		}
+	}
 	for i := range p.parts {
 		d := &p.parts[i]
-		d.rcpts = slices.DeleteFunc(d.rcpts, func(r storage.Recipient) bool {
-			to := strings.TrimSuffix(strings.TrimPrefix(string(r.Prefix), "Delivered-To: "), "\r\n")
-			been := slices.ContainsFunc(sum.DeliveredTo, func(s string) bool { return strings.EqualFold(s, to) })
-			if been {
-				if p.looped == nil {
-					p.looped = make(map[covey.AccountID]bool)
-				}
-				p.looped[r.Account] = true
-			}
-			return been
-		})
+		d.rcpts = slices.DeleteFunc(d.rcpts, func(r storage.Recipient) bool { return p.looped[r.Account] })
 	}
 }
 

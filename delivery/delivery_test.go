@@ -68,7 +68,7 @@ func (f fixture) deliver(t *testing.T, text string, locals ...string) delivery.R
 	t.Helper()
 	rec, err := f.Deliver(t.Context(), delivery.Envelope{
 		From: covey.Address{Local: "s", Domain: "example.net"}, Recipients: f.recipients(t, locals...),
-		Header: []byte("Return-Path: <s@example.net>\r\n"),
+		Header: []byte("Received: x\r\n"),
 	}, strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func (f fixture) inbox(t *testing.T, id covey.AccountID, shard covey.ShardID) []
 const text = "Subject: x\r\n\r\nbody\r\n"
 
 func stored(to, text string) string {
-	return "Delivered-To: " + to + "@example.org\r\nReturn-Path: <s@example.net>\r\n" + text
+	return "Return-Path: <s@example.net>\r\nDelivered-To: " + to + "@example.org\r\nReceived: x\r\n" + text
 }
 
 func TestEachRecipientOnce(t *testing.T) {

@@ -23,7 +23,6 @@ const maxHeader = 256 << 10
 // All foreign text in them was parsed: the greeting's name and the addresses.
 func (s *session) trace() []byte {
 	b := make([]byte, 0, 512)
-	b = append(b, "Return-Path: <"+s.tx.path+">\r\n"...)
 	b = append(b, "Received: from "+s.helo+" ("+traceAddr(s.c.raw.Remote())+")\r\n"...)
 	b = append(b, "\tby "+s.c.srv.cfg.Hostname+" (Covey) with "+s.protocol()+" id "+s.tx.id...)
 	if len(s.tx.rcpts) == 1 { // with more, each would learn of the others

@@ -30,6 +30,9 @@ func TestS34_SenderOwned(t *testing.T) {
 		{"From: folded", aliceTo + `= "From: alice\r\n <bob@example.org>\r\n\r\n.\r\n"` + "\n< 550 5.7.1", 0},
 		{"From: in other case, with a space", aliceTo + `= "fRoM : bob@example.org\r\n\r\n.\r\n"` + "\n< 550 5.7.1", 0},
 		{"From: in the name only", aliceTo + `= "From: \"bob@example.org\" <alice@example.org>\r\n\r\n.\r\n"` + "\n< 250", 1},
+		{"From: name in another charset", aliceTo + `= "From: =?windows-1252?Q?M=FCller?= <alice@example.org>\r\n\r\n.\r\n"` + "\n< 250", 1},
+		{"From: name in a charset nobody knows", aliceTo + `= "From: =?x-own?B?/w=?= <alice@example.org>\r\n\r\n.\r\n"` + "\n< 250", 1},
+		{"From: another's, in another charset", aliceTo + `= "From: =?iso-2022-jp?B?GyRC?= <bob@example.org>\r\n\r\n.\r\n"` + "\n< 550 5.7.1", 0},
 		{"From: twice", aliceTo + `= "From: alice@example.org\r\nFrom: bob@example.org\r\n\r\n.\r\n"` + "\n< 550 5.6.0", 0},
 		{"From: second behind a line that is no field", aliceTo + `= "From: alice@example.org\r\nno field\r\nFrom: bob@example.org\r\n\r\n.\r\n"` + "\n< 550 5.6.0", 0},
 		{"From: unreadable", aliceTo + `= "From: <<>>\r\n\r\n.\r\n"` + "\n< 550 5.6.0", 0},
@@ -56,13 +59,13 @@ func TestSubmissionAddsFields(t *testing.T) {
 		name, message string
 		want          []string // names of fields in front of the message
 	}{
-		{"none there", "From: alice@example.org\r\n\r\nx\r\n", []string{"Return-Path", "Received", "Date", "Message-ID"}},
-		{"date there", "date: x\r\n\r\nx\r\n", []string{"Return-Path", "Received", "Message-ID"}},
-		{"both there", "Date: x\r\nMessage-Id: <x@y>\r\n\r\nx\r\n", []string{"Return-Path", "Received"}},
-		{"in the body only", "\r\nDate: x\r\nMessage-ID: <x@y>\r\n", []string{"Return-Path", "Received", "Date", "Message-ID"}},
-		{"no header, no body", "", []string{"Return-Path", "Received", "Date", "Message-ID"}},
-		{"Return-Path there", "Return-Path: <x@y>\r\nDate: x\r\nMessage-ID: <x@y>\r\n\r\n", []string{"Return-Path", "Received"}},
-		{"long header", "Date: x\r\nX: " + strings.Repeat("y\r\n z", 4000) + "\r\nMessage-ID: <x@y>\r\n\r\nbody\r\n", []string{"Return-Path", "Received"}},
+		{"none there", "From: alice@example.org\r\n\r\nx\r\n", []string{"Received", "Date", "Message-ID"}},
+		{"date there", "date: x\r\n\r\nx\r\n", []string{"Received", "Message-ID"}},
+		{"both there", "Date: x\r\nMessage-Id: <x@y>\r\n\r\nx\r\n", []string{"Received"}},
+		{"in the body only", "\r\nDate: x\r\nMessage-ID: <x@y>\r\n", []string{"Received", "Date", "Message-ID"}},
+		{"no header, no body", "", []string{"Received", "Date", "Message-ID"}},
+		{"Return-Path there", "Return-Path: <x@y>\r\nDate: x\r\nMessage-ID: <x@y>\r\n\r\n", []string{"Received"}},
+		{"long header", "Date: x\r\nX: " + strings.Repeat("y\r\n z", 4000) + "\r\nMessage-ID: <x@y>\r\n\r\nbody\r\n", []string{"Received"}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			r := newRig(t)

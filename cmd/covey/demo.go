@@ -118,6 +118,14 @@ func demoAccounts(ctx context.Context, dir string) error {
 	return nil
 }
 
+// self is how the reader of the demo's lines can run this program again.
+func self() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/covey"
+	}
+	return os.Args[0]
+}
+
 const demoText = `Covey runs. Accounts: alice@{{.Domain}} and bob@{{.Domain}}, password {{.Password}}. Data: {{.Dir}}
 
 Send alice a message:
@@ -134,7 +142,7 @@ Read it:
   mutt -f 'imap://alice%40{{.Domain}}:{{.Password}}@{{.At.imap}}/INBOX'
 
 Look inside:
-  covey status --data {{.Dir}}
+  {{.Self}} status --data {{.Dir}}
   curl -sS http://{{.At.metrics}}/metrics
 
 Ctrl-C ends it{{if .Gone}}, and removes the data{{end}}.

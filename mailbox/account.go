@@ -154,9 +154,6 @@ func (a *Account) Create(ctx context.Context, name string, use storage.SpecialUs
 
 // Delete removes a mailbox and its messages; see storage.DeleteMailbox.
 func (a *Account) Delete(ctx context.Context, name string) error {
-	if err := a.make(ctx, name); err != nil {
-		return err
-	}
 	return a.propose(ctx, storage.DeleteMailbox{Account: a.id, Name: name})
 }
 

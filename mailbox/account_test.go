@@ -73,7 +73,7 @@ func TestDefaultFolders(t *testing.T) {
 	if err := a.Rename(t.Context(), "Archive", "Old/2025"); err != nil {
 		t.Error(err)
 	}
-	want := []string{"INBOX*", "Junk", "Later?", "Old*", "Old/2025*", "Sent*", "Trash"}
+	want := []string{"Archive?", "INBOX*", "Junk", "Later?", "Old*", "Old/2025*", "Sent*", "Trash"}
 	if diff := cmp.Diff(want, names(t, a)); diff != "" {
 		t.Error(diff)
 	}

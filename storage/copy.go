@@ -30,7 +30,7 @@ func (m *machine) copy(c *Copy, r *Result) error {
 		}
 		m.noteExpunged(from, r.UIDs)
 	}
-	r.Mailbox = dest.public()
+	r.Mailbox = m.public(dest)
 	return nil
 }
 

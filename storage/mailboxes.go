@@ -7,13 +7,21 @@ import (
 	"github.com/covey-mail/covey"
 )
 
-// MaxSubscriptions bounds the names that one account is subscribed to.
+// MaxSubscriptions bounds the names that one account is subscribed to by its own
+// commands; making a default folder subscribes to it whatever the number.
 const MaxSubscriptions = 10000
 
 // public returns the row as readers see it; the caller's own.
 func (mb *mailbox) public() Mailbox {
 	p := mb.Mailbox
 	p.Keywords = slices.Clone(p.Keywords)
+	return p
+}
+
+// public returns a row with its subscription, which is a name's.
+func (m *machine) public(mb *mailbox) Mailbox {
+	p := mb.public()
+	p.Subscribed = m.t.subscribed(mb.Account, mb.Name)
 	return p
 }
 
@@ -40,7 +48,7 @@ func (m *machine) makeOne(id covey.AccountID, name string, use SpecialUse) *mail
 	}
 	if folder, ok := defaultFolder(name); ok {
 		use = folder
-		a.show(name)
+		m.show(a, name)
 	}
 	a.lastValidity = max(a.lastValidity+1, uint32(max(m.meta.clock, 0)))
 	a.mailboxes++
@@ -55,7 +63,7 @@ func (m *machine) makeOne(id covey.AccountID, name string, use SpecialUse) *mail
 	return mb
 }
 
-// hide notes that a default folder was deleted, show that it is there again.
+// hide notes that a default folder was deleted.
 func (a *account) hide(name string) {
 	if _, ok := defaultFolder(name); ok && !slices.Contains(a.hidden, name) {
 		a.hidden = append(a.hidden, name)
@@ -63,11 +71,14 @@ func (a *account) hide(name string) {
 	}
 }
 
-func (a *account) show(name string) {
+// show notes that a default folder is there. It is subscribed to, as it was shown
+// before its first use, so that clients which list only subscriptions keep it.
+func (m *machine) show(a *account, name string) {
 	a.hidden = slices.DeleteFunc(a.hidden, func(h string) bool { return h == name })
 	if len(a.hidden) == 0 {
 		a.hidden = nil // as it comes from a database
 	}
+	m.t.subscribe(a.id, name)
 }
 
 // missing returns how many rows makeMailbox would add for name.
@@ -97,7 +108,7 @@ func (m *machine) create(c *CreateMailbox, r *Result) error {
 		if !c.IfMissing {
 			return covey.Errorf(covey.Exists, "mailbox %q of account %d", name, c.Account)
 		}
-		r.Mailbox = mb.public()
+		r.Mailbox = m.public(mb)
 		return nil
 	}
 	have := 0
@@ -109,7 +120,7 @@ func (m *machine) create(c *CreateMailbox, r *Result) error {
 	}
 	m.tick(c.Time)
 	mb := m.makeMailbox(c.Account, name, c.Use)
-	r.Mailbox, r.ModSeq = mb.public(), mb.HighestModSeq
+	r.Mailbox, r.ModSeq = m.public(mb), mb.HighestModSeq
 	return nil
 }
 
@@ -245,7 +256,7 @@ func (m *machine) renameTree(id covey.AccountID, from, to string) {
 	a.hide(from)
 	if use, ok := defaultFolder(to); ok && !mb.NoSelect {
 		mb.Use = use
-		a.show(to)
+		m.show(a, to)
 	}
 	m.t.putAccount(a)
 	for _, one := range append(m.t.mailboxes(id, from), mb) {

@@ -65,7 +65,7 @@ func testCreate(t *testing.T, open Opener) {
 	t.Run("levels", func(t *testing.T) {
 		d := newDriver(t, open)
 		mb := d.create(1, "Archive/2024/May")
-		if d.names(1) != "Archive Archive/2024 Archive/2024/May" || d.mailbox(1, "Archive").Use != storage.Archive {
+		if d.names(1) != "Archive* Archive/2024 Archive/2024/May" || d.mailbox(1, "Archive").Use != storage.Archive {
 			t.Errorf("mailboxes are %s", d.names(1))
 		}
 		d.same("mailbox", mb, storage.Mailbox{
@@ -224,7 +224,7 @@ func testRename(t *testing.T, open Opener) {
 		d.must(storage.StoreFlags{Account: 1, Mailbox: id, UIDs: runs(2, 2), Op: storage.AddFlags, Flags: covey.NewFlags(covey.Seen, "k")})
 		d.create(1, "INBOX/sub")
 		d.must(rename(d, "inbox", "old/mail"))
-		if got := d.names(1); got != "INBOX INBOX/sub old old/mail" {
+		if got := d.names(1); got != "INBOX* INBOX/sub old old/mail" {
 			t.Errorf("mailboxes are %s", got)
 		}
 		old, inbox := d.mailbox(1, "old/mail"), d.mailbox(1, "INBOX")
@@ -238,7 +238,7 @@ func testRename(t *testing.T, open Opener) {
 		d := newDriver(t, open)
 		d.must(rename(d, "Trash", "Bin"))
 		d.must(rename(d, "Bin", "Junk"))
-		if a, _ := d.state.Account(1); d.names(1) != "Junk" || len(a.Hidden) != 1 || d.mailbox(1, "Junk").Use != storage.Junk {
+		if a, _ := d.state.Account(1); d.names(1) != "Junk* -Trash*" || len(a.Hidden) != 1 || d.mailbox(1, "Junk").Use != storage.Junk {
 			t.Errorf("mailboxes are %s, account %+v", d.names(1), a)
 		}
 		d.refuse(rename(d, "Trash", "x"), covey.NotFound)
@@ -275,6 +275,25 @@ func testSubscribe(t *testing.T, open Opener) {
 		t.Errorf("names are %s", got)
 	}
 	d.refuse(storage.Subscribe{Name: "x", On: true}, covey.Invalid)
+	t.Run("default folders", func(t *testing.T) { testSubscribeDefault(t, open) })
+}
+
+// testSubscribeDefault: whatever makes a default folder subscribes to it; after
+// that it is the client's to say.
+func testSubscribeDefault(t *testing.T, open Opener) {
+	d := newDriver(t, open)
+	d.deliver(1, "INBOX", 1)
+	d.create(1, "Archive/2024")
+	d.create(1, "spam")
+	d.must(storage.RenameMailbox{Account: 1, From: "spam", To: "Junk", Time: noon})
+	if got := d.names(1); got != "Archive* Archive/2024 INBOX* Junk*" {
+		t.Errorf("names are %s", got)
+	}
+	d.must(storage.Subscribe{Account: 1, Name: "INBOX"})
+	d.deliver(1, "INBOX", 1)
+	if d.mailbox(1, "INBOX").Subscribed {
+		t.Errorf("a delivery subscribed to INBOX again")
+	}
 }
 
 func testDropAccount(t *testing.T, open Opener) {
@@ -293,7 +312,7 @@ func testDropAccount(t *testing.T, open Opener) {
 	if a, err := d.state.Account(1); d.names(1) != "" || a.Messages != 0 || a.Bytes != 0 || err != nil {
 		t.Errorf("left are %q, account %+v, error %v", d.names(1), a, err)
 	}
-	if got := d.names(2); got != "INBOX (a) a/b -x*" || d.mailbox(2, "INBOX").Messages != 4 {
+	if got := d.names(2); got != "INBOX* (a) a/b -x*" || d.mailbox(2, "INBOX").Messages != 4 {
 		t.Errorf("the other account has %s", got)
 	}
 	if want := int64(3*len("message 0\r\n") + len("shared")); d.liveBytes() != want {

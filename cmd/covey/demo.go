@@ -161,6 +161,6 @@ func (c *demoCmd) help(io stdio, dir string, listening []node.Listening) error {
 	}
 	return t.Execute(io.out, map[string]any{
 		"Domain": demoDomain, "Password": demoPassword, "Dir": dir, "At": at,
-		"Gone": c.Keep == "",
+		"Self": self(), "Gone": c.Keep == "",
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"io"
+	"mime"
 	"net/mail"
 	"net/netip"
 	"net/textproto"
@@ -151,8 +152,13 @@ func parseHeader(raw []byte) (headerFacts, error) {
 	return h, nil
 }
 
+// parseFrom reads the addresses of a From field. Nobody looks at the names, so
+// they may be in charsets that net/mail does not know.
 func parseFrom(value string) ([]covey.Address, error) {
-	list, err := mail.ParseAddressList(value)
+	p := mail.AddressParser{WordDecoder: &mime.WordDecoder{
+		CharsetReader: func(_ string, text io.Reader) (io.Reader, error) { return text, nil },
+	}}
+	list, err := p.ParseList(value)
 	if err != nil {
 		return nil, err
 	}

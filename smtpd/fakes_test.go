@@ -165,8 +165,24 @@ func (owners) Owns(_ context.Context, id covey.AccountID, from covey.Address) (b
 // doorman is a Logon: alice's password is "sesame", and "enough" is one try too
 // many.
 type doorman struct {
-	mu   sync.Mutex // guards seen
-	seen []logon.Conn
+	mu     sync.Mutex // guards what follows
+	seen   []logon.Conn
+	barred bool // alice may not log in any more
+}
+
+func (d *doorman) bar() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.barred = true
+}
+
+func (d *doorman) Allowed(context.Context, directory.Account) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.barred {
+		return covey.Errorf(covey.Denied, "disabled: secret text")
+	}
+	return nil
 }
 
 func (*doorman) Mechanisms(c logon.Conn) []string {

@@ -67,8 +67,8 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	if err := s.c.srv.svc.Delivery.Room(); err != nil {
 		return s.refuse(atMail, err)
 	}
-	if s.user != nil && !s.mailing.from.IsZero() {
-		if err := s.owns(s.mailing.from, replyNotOwned); err != nil {
+	if s.user != nil {
+		if err := s.maySend(); err != nil {
 			return s.refuse(atMail, err)
 		}
 	}
@@ -79,6 +79,14 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 		began:    s.c.srv.cfg.Now(),
 	}
 	return nil
+}
+
+// maySend returns why the user may not begin a message, nil if they may.
+func (s *session) maySend() error {
+	if err := s.c.srv.svc.Logon.Allowed(s.c.ctx, *s.user); err != nil || s.mailing.from.IsZero() {
+		return err
+	}
+	return s.owns(s.mailing.from, replyNotOwned)
 }
 
 // owns returns other, or why it cannot be told, unless the user may send as from.

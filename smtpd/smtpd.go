@@ -91,6 +91,10 @@ type Directory interface {
 type Logon interface {
 	Mechanisms(c logon.Conn) []string
 	SASL(ctx context.Context, c logon.Conn, mech string, done func(directory.Account)) (sasl.Server, error)
+
+	// Allowed returns covey.Denied once an account that has logged in is removed or
+	// disabled. It does not block.
+	Allowed(ctx context.Context, a directory.Account) error
 }
 
 // Services are what a Server needs of the node. All are called from several

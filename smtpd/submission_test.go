@@ -54,6 +54,15 @@ func TestS34_SenderOwned(t *testing.T) {
 	r.ready(Submissions).run("> MAIL FROM:<alice@example.org>\n< 530 5.7.0\n> RCPT TO:<bob@example.org>\n< 503")
 }
 
+// A user who was shut out sends no more in a session that is open.
+func TestSubmissionAccountDisabled(t *testing.T) {
+	r := newRig(t)
+	c := r.loggedIn(Submissions)
+	c.run("> MAIL FROM:<alice@example.org>\n< 250\n> RSET\n< 250")
+	r.door.bar()
+	c.run("> MAIL FROM:<alice@example.org>\n< 550 5.7.1\n> MAIL FROM:<>\n< 550 5.7.1\n> RCPT TO:<bob@example.org>\n< 503")
+}
+
 func TestSubmissionAddsFields(t *testing.T) {
 	for _, x := range []struct {
 		name, message string

@@ -11,6 +11,7 @@ package mailbox
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -61,9 +62,10 @@ type Config struct {
 
 // A Service is safe for concurrent use.
 type Service struct {
-	cfg   Config
-	hub   hub
-	locks locks
+	cfg    Config
+	hub    hub
+	locks  locks
+	memory sync.Pool // of *memory
 }
 
 // New returns a Service. It does no I/O.
@@ -80,7 +82,7 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, hub: newHub(), locks: newLocks()}
+	return &Service{cfg: cfg, hub: newHub(), locks: newLocks(), memory: sync.Pool{New: newMemory}}
 }
 
 // Changed wakes the views of a mailbox. It is meant for storage.Config.Changed

@@ -19,13 +19,12 @@ const (
 // Chunk) until its outcome is definite, for at most 60 seconds, each try for at
 // most two. covey.Unknown after that; covey.Unavailable ends it at once.
 func (s *Service) Insist(ctx context.Context, id covey.ShardID, cmd storage.Command) (*storage.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, totalTimeout)
-	defer cancel()
-	for {
-		try, end := context.WithTimeout(ctx, tryTimeout)
+	// One context a try and none for the whole: nearly all need one try.
+	for end := time.Now().Add(totalTimeout); ; {
+		try, cancel := context.WithTimeout(ctx, min(tryTimeout, time.Until(end)))
 		res, err := s.cfg.Shards.Propose(try, id, cmd)
-		end()
-		if err == nil || !errors.Is(err, covey.Unknown) || ctx.Err() != nil {
+		cancel()
+		if err == nil || !errors.Is(err, covey.Unknown) || ctx.Err() != nil || time.Until(end) <= 0 {
 			return res, err
 		}
 	}

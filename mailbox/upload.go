@@ -28,21 +28,32 @@ type Upload struct {
 	s       *Service
 	shards  []covey.ShardID
 	id      covey.DeliveryID
-	buf     []byte // the part of the message not sent yet, starting with the header put in front
-	read    int    // how much of buf the parser has taken
+	mem     *memory // nil once closed
+	buf     []byte  // the part of the message not sent yet, starting with the header put in front
+	read    int     // how much of buf the parser has taken
 	body    storage.Body
 	summary *message.Summary
-	sum     hash.Hash
 	ctx     context.Context // of the ReadFrom under way
 	src     io.Reader
 	keep    bool
 }
 
+// memory is what an upload needs that is worth using again for the next one: an
+// 8 KiB message would else cost 32 KiB of fresh memory.
+type memory struct {
+	buf    []byte
+	parser message.Parser
+	sum    hash.Hash
+}
+
+func newMemory() any { return &memory{buf: make([]byte, 0, 16<<10), sum: sha256.New()} }
+
 // NewUpload begins the upload of a message that starts with header, which may be
 // nil and is not kept.
 func (s *Service) NewUpload(shards []covey.ShardID, header []byte) *Upload {
-	u := &Upload{s: s, shards: shards, id: s.cfg.Uploads.Next(), sum: sha256.New()}
-	u.buf = append(make([]byte, 0, 16<<10), header...)
+	u := &Upload{s: s, shards: shards, id: s.cfg.Uploads.Next(), mem: s.memory.Get().(*memory)}
+	u.mem.sum.Reset()
+	u.buf = append(u.mem.buf[:0], header...)
 	return u
 }
 
@@ -53,7 +64,7 @@ func (u *Upload) ID() covey.DeliveryID { return u.id }
 // shard that could not take a chunk says so by its Kind.
 func (u *Upload) ReadFrom(ctx context.Context, r io.Reader) error {
 	u.ctx, u.src = ctx, r
-	summary, err := message.Parse(parserSide{u})
+	summary, err := u.mem.parser.Parse(parserSide{u})
 	if err != nil {
 		return err
 	}
@@ -98,7 +109,7 @@ func (u *Upload) fill() error {
 		u.buf = append(make([]byte, 0, min(2*cap(u.buf), storage.ChunkSize)), u.buf...)
 	}
 	n, err := u.src.Read(u.buf[len(u.buf):cap(u.buf)])
-	u.sum.Write(u.buf[len(u.buf) : len(u.buf)+n])
+	u.mem.sum.Write(u.buf[len(u.buf) : len(u.buf)+n])
 	u.buf = u.buf[:len(u.buf)+n]
 	if n > 0 {
 		return nil // an error beside data comes again
@@ -128,18 +139,28 @@ func (u *Upload) send() error {
 func (u *Upload) Summary() *message.Summary { return u.summary }
 
 // Body returns the body for the command that refers to it, after ReadFrom. It
-// aliases the upload's memory.
+// aliases the upload's memory and is good until Close.
 func (u *Upload) Body() storage.Body { return u.body }
 
-// Sum returns the SHA-256 of what was read, without the header put in front.
-func (u *Upload) Sum() [sha256.Size]byte { return [sha256.Size]byte(u.sum.Sum(nil)) }
+// Sum returns the SHA-256 of what was read, without the header put in front. It is
+// asked for before Close.
+func (u *Upload) Sum() (sum [sha256.Size]byte) {
+	u.mem.sum.Sum(sum[:0])
+	return sum
+}
 
 // Keep says that a command now refers to the chunks.
 func (u *Upload) Keep() { u.keep = true }
 
-// Close drops the chunks unless Keep was called; if that does not succeed they
-// expire by themselves.
+// Close ends the upload and drops the chunks unless Keep was called; if that does
+// not succeed they expire by themselves. Later calls do nothing.
 func (u *Upload) Close() {
+	if u.mem == nil {
+		return
+	}
+	u.mem.buf = u.buf
+	u.s.memory.Put(u.mem)
+	u.mem, u.buf, u.body.Inline = nil, nil, nil
 	if u.keep || u.body.Chunks == 0 {
 		return
 	}

@@ -14,13 +14,33 @@ const (
 
 // Parse reads a message to its end and returns its Summary. It fails only with
 // an error of r. It keeps nothing of r.
-func Parse(r io.Reader) (*Summary, error) {
-	p := newParser()
-	if err := p.read(r); err != nil {
+func Parse(r io.Reader) (*Summary, error) { return new(Parser).Parse(r) }
+
+// A Parser reads one message after the other with the same buffers. The zero
+// Parser is ready; it is for one goroutine.
+type Parser struct {
+	p   parser
+	buf []byte // input
+}
+
+// Parse is as the function Parse. The Summary shares nothing with the Parser.
+func (r *Parser) Parse(src io.Reader) (*Summary, error) {
+	r.p.begin()
+	defer r.p.forget()
+	if len(r.buf) < maxBuffer {
+		size := maxBuffer
+		if l, ok := src.(interface{ Len() int }); ok {
+			size = max(minBuffer, min(maxBuffer, l.Len()+1)) // one more, to meet the end without another round
+		}
+		if size > len(r.buf) {
+			r.buf = make([]byte, size)
+		}
+	}
+	if err := r.p.read(src, r.buf); err != nil {
 		return nil, err
 	}
-	p.finish()
-	return p.sum, nil
+	r.p.finish()
+	return r.p.sum, nil
 }
 
 // A parser takes a message line by line.
@@ -43,25 +63,34 @@ type parser struct {
 	preview   preview
 }
 
-func newParser() *parser {
-	p := &parser{
-		sum:  &Summary{Root: &Part{}},
-		open: make([]node, 0, 4),
-		text: MaxText,
-		room: MaxEncoded - MaxText - 16<<10, // the rest: one-off fields, and parts open when it is used up
+// begin readies p for a message. Of the one before it keeps the buffers alone.
+func (p *parser) begin() {
+	*p = parser{
+		sum:     &Summary{Root: &Part{}},
+		open:    p.open[:0],
+		field:   field{value: p.field.value[:0]},
+		lex:     lexer{buf: p.lex.buf[:0]},
+		scan:    p.scan,
+		preview: preview{raw: p.preview.raw[:0]},
+		text:    MaxText,
+		room:    MaxEncoded - MaxText - 16<<10, // the rest: one-off fields, and parts open when it is used up
+		parts:   1,
 	}
-	p.parts = 1
 	p.push(node{part: p.sum.Root, env: &p.sum.Header})
-	return p
 }
 
-// read takes r to its end.
-func (p *parser) read(r io.Reader) error {
-	size := maxBuffer
-	if l, ok := r.(interface{ Len() int }); ok {
-		size = max(minBuffer, min(maxBuffer, l.Len()+1)) // one more, to meet the end without another round
+// forget lets go of what belongs to the message that was parsed, and of buffers
+// that only a strange one needs.
+func (p *parser) forget() {
+	clear(p.open[:cap(p.open)])
+	p.sum, p.preview.part = nil, nil
+	if cap(p.field.value) > maxBuffer {
+		*p = parser{}
 	}
-	buf := make([]byte, size)
+}
+
+// read takes r to its end, by way of buf.
+func (p *parser) read(r io.Reader, buf []byte) error {
 	n, idle := 0, 0
 	for {
 		m, err := r.Read(buf[n:])

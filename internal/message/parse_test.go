@@ -1,8 +1,10 @@
 package message
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -330,3 +332,26 @@ func TestParseError(t *testing.T) {
 type stuckReader struct{}
 
 func (stuckReader) Read([]byte) (int, error) { return 0, nil }
+
+// TestParserIsAsNew holds a Parser that has seen other messages, and readers that
+// failed, to what a new one makes of each.
+func TestParserIsAsNew(t *testing.T) {
+	var p Parser
+	samples := corpus(t)
+	samples = append(samples, sample{"long field", []byte("Subject: " + strings.Repeat("x", 40<<10) + "\r\n\r\n")})
+	for _, first := range samples {
+		broken := io.MultiReader(bytes.NewReader(first.data[:len(first.data)/2]), iotest.ErrReader(io.ErrUnexpectedEOF))
+		if _, err := p.Parse(broken); err != io.ErrUnexpectedEOF {
+			t.Fatalf("%s cut off: error %v", first.name, err)
+		}
+		for _, s := range []sample{first, samples[0]} {
+			got, err := p.Parse(bytes.NewReader(s.data))
+			if err != nil {
+				t.Fatalf("%s: %v", s.name, err)
+			}
+			if diff := cmp.Diff(mustParse(t, string(s.data)), got); diff != "" {
+				t.Errorf("%s after %s (-new, +used):\n%s", s.name, first.name, diff)
+			}
+		}
+	}
+}

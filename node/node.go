@@ -166,7 +166,7 @@ func (n *Node) openShards() error {
 	if err := n.folder.fs.MkdirAll(n.folder.path("shards"), 0o700); err != nil {
 		return fmt.Errorf("make folder for shards: %w", err)
 	}
-	n.shards = shards{host: n.host, states: make(map[covey.ShardID]storage.State)}
+	n.shards = newShards(n.host)
 	// Before the states, which call it as soon as commands are applied.
 	n.mailboxes = mailbox.New(mailbox.Config{
 		Shards: n.shards, Bodies: n.seglog, Room: n.disk.room, Logger: n.cfg.Logger,

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sync"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/replica"
@@ -12,11 +13,23 @@ import (
 type shards struct {
 	host   *replica.Host
 	states map[covey.ShardID]storage.State // not changed once the node runs
+	frames *sync.Pool                      // of *[]byte, for encoded commands
+}
+
+func newShards(host *replica.Host) shards {
+	return shards{
+		host:   host,
+		states: make(map[covey.ShardID]storage.State),
+		frames: &sync.Pool{New: func() any { return new([]byte) }},
+	}
 }
 
 // Propose implements mailbox.Shards.
 func (s shards) Propose(ctx context.Context, id covey.ShardID, cmd storage.Command) (*storage.Result, error) {
-	v, err := s.host.Propose(ctx, id, storage.Encode(cmd))
+	frame := s.frames.Get().(*[]byte)
+	*frame = storage.AppendEncoded((*frame)[:0], cmd)
+	v, err := s.host.Propose(ctx, id, *frame)
+	s.frames.Put(frame) // Propose keeps nothing of it
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ type Host struct {
 	cfg     Config
 	metrics *Metrics
 	nonce   atomic.Uint64 // last one given out
+	frames  sync.Pool     // of *[]byte: data of entries on their way to the core
 
 	groups map[covey.ShardID]*group // not changed once Run was called
 	order  []*group                 // the same, in the order of Add
@@ -39,6 +40,7 @@ func New(cfg Config) (*Host, error) {
 		return nil, err
 	}
 	h := &Host{cfg: cfg, metrics: cfg.Metrics, groups: map[covey.ShardID]*group{}, events: newQueue[event]()}
+	h.frames.New = func() any { return new([]byte) }
 	// Nonces of an earlier run are still in the log and will be seen again at
 	// start; a random origin keeps them apart without a counter on disk.
 	var origin [8]byte

@@ -31,8 +31,9 @@ func splitFrame(data []byte) (node covey.NodeID, nonce uint64, cmd []byte, err e
 type proposal struct {
 	group *group
 	nonce uint64
-	data  []byte
+	size  int64        // of the entry's data
 	done  chan outcome // holds one
+	data  *[]byte      // the entry's, until the loop has stepped or dropped it; of Host.frames
 
 	// Guarded by group.mu.
 	stepped  bool   // the core took it: from now on it may be committed
@@ -101,19 +102,20 @@ func (g *group) admit(cmd []byte) (*proposal, error) {
 		g.h.refused(refusedDiskFull)
 		return nil, covey.Errorf(covey.DiskFull, "shard %d: the log has no room", g.id)
 	}
-	p := &proposal{group: g, nonce: g.h.nonce.Add(1), done: make(chan outcome, 1)}
-	p.data = appendFrame(make([]byte, 0, frameSize+len(cmd)), g.h.cfg.Node, p.nonce, cmd)
+	p := &proposal{group: g, nonce: g.h.nonce.Add(1), done: make(chan outcome, 1), size: int64(frameSize + len(cmd))}
+	p.data = g.h.frames.Get().(*[]byte)
+	*p.data = appendFrame((*p.data)[:0], g.h.cfg.Node, p.nonce, cmd)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.err != nil {
 		g.h.refused(refusedStopped)
 		return nil, covey.Errorf(covey.Unavailable, "shard %d has stopped: %w", g.id, g.err)
 	}
-	if len(g.waiting) >= g.h.cfg.MaxProposals || g.waitingBytes+int64(len(p.data)) > g.h.cfg.MaxProposalBytes {
+	if len(g.waiting) >= g.h.cfg.MaxProposals || g.waitingBytes+p.size > g.h.cfg.MaxProposalBytes {
 		return nil, g.refuse(refusedQueue, "too many proposals wait")
 	}
 	g.waiting[p.nonce] = p
-	g.waitingBytes += int64(len(p.data))
+	g.waitingBytes += p.size
 	g.h.metrics.waiting.Inc()
 	return p, nil
 }
@@ -130,7 +132,7 @@ func (g *group) answerLocked(p *proposal, value any, err error) {
 		return
 	}
 	delete(g.waiting, p.nonce)
-	g.waitingBytes -= int64(len(p.data))
+	g.waitingBytes -= p.size
 	g.h.metrics.waiting.Dec()
 	p.done <- outcome{value, err}
 }
@@ -156,12 +158,13 @@ func (g *group) stepProposals() {
 		return
 	}
 	for len(g.proposals) > 0 {
-		n, size := 0, 0
-		for n < len(g.proposals) && (n == 0 || size+len(g.proposals[n].data) <= maxMessageBytes) {
-			size += len(g.proposals[n].data)
+		n, size := 0, int64(0)
+		for n < len(g.proposals) && (n == 0 || size+g.proposals[n].size <= maxMessageBytes) {
+			size += g.proposals[n].size
 			n++
 		}
 		g.stepSome(g.proposals[:n])
+		g.release(g.proposals[:n])
 		clear(g.proposals[:n])
 		g.proposals = g.proposals[n:]
 	}
@@ -176,7 +179,7 @@ func (g *group) stepSome(proposals []*proposal) {
 		if g.waiting[p.nonce] == p { // else its caller has gone
 			p.stepped = true
 			stepped = append(stepped, p)
-			entries = append(entries, &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Data: p.data})
+			entries = append(entries, &raftpb.Entry{Type: raftpb.EntryNormal.Enum(), Data: *p.data})
 		}
 	}
 	g.mu.Unlock()
@@ -190,6 +193,15 @@ func (g *group) stepSome(proposals []*proposal) {
 	}
 	for _, p := range stepped {
 		g.answer(p, nil, g.dropped())
+	}
+}
+
+// release gives back the memory of proposals that were stepped or never will be:
+// the core copies an entry's data, and a proposal is forwarded to nobody.
+func (g *group) release(proposals []*proposal) {
+	for _, p := range proposals {
+		g.h.frames.Put(p.data)
+		p.data = nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -38,9 +39,12 @@ func checksum(p []byte) uint32 { return crc32.Checksum(p, crc32.MakeTable(crc32.
 // type octet, then the fields in order as internal/wire writes them, times in
 // whole seconds. The bytes of a body come last, so that they lie in the log at
 // the end of the entry. The result is the caller's.
-func Encode(c Command) []byte {
-	b := make([]byte, 0, sizeHint(c))
-	b = append(b, commandVersion)
+func Encode(c Command) []byte { return AppendEncoded(nil, c) }
+
+// AppendEncoded appends what Encode returns to b, which it grows at most once for
+// a command with a body.
+func AppendEncoded(b []byte, c Command) []byte {
+	b = append(slices.Grow(b, sizeHint(c)), commandVersion)
 	switch c := c.(type) {
 	case Chunk:
 		b = appendDelivery(append(b, typeChunk), c.Upload)

@@ -144,7 +144,7 @@ func (s *session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 	}
 	l := &lister{s: s, w: w, o: o, lsub: s.g.cmd == "LSUB", folders: folders, told: make(map[string]bool)}
 	for _, p := range patterns {
-		l.patterns = append(l.patterns, newMatcher(ref+p))
+		l.patterns = append(l.patterns, newMatcher(foldInbox(ref+p)))
 	}
 	for i := range folders {
 		if err := l.show(i); err != nil {

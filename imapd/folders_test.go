@@ -143,6 +143,11 @@ func TestI22_Names(t *testing.T) {
 		c.want("NO [ALREADYEXISTS]", "CREATE iNbOx")
 		c.ok("CREATE inbox/sub")
 		c.want("NO [ALREADYEXISTS]", "CREATE InBoX/sub")
+		for _, list := range []string{`LIST "" "inbox/%"`, `LIST "Inbox/" sub`, `LIST "" (x InBox/s*)`} {
+			if got := c.ok("%s", list); !contained(got, `"INBOX/sub"`) {
+				t.Errorf("%s: %q", list, got)
+			}
+		}
 		if got := c.ok(`LIST "" %%/sub`); !contained(got, `"INBOX/sub"`) {
 			t.Errorf("got %q", got)
 		}

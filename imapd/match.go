@@ -25,6 +25,16 @@ func newMatcher(pattern string) *matcher {
 	return m
 }
 
+// foldInbox writes INBOX at the start of a pattern as it stands in names of what is
+// below it.
+func foldInbox(pattern string) string {
+	first, rest, below := strings.Cut(pattern, string(delimiter))
+	if below && strings.EqualFold(first, storage.Inbox) {
+		return storage.Inbox + string(delimiter) + rest
+	}
+	return pattern
+}
+
 func compile(pattern string) *matcher {
 	n := len(pattern)/64 + 1
 	m := &matcher{at: make(map[byte][]uint64), star: make([]uint64, n), percent: make([]uint64, n), state: make([]uint64, n)}

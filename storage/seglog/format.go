@@ -46,8 +46,8 @@ package seglog
 //	40     payload
 //
 //	type           index, term                    payload
-//	1 batch        offset known synced; length    none. Begins what one Write wrote
-//	               of the batch after this record
+//	1 batch        offset known synced; length    none. Begins what one Write wrote:
+//	               of the batch after this record  all of it counts, or nothing
 //	2 entry        of the entry                   its data. An entry at an index that
 //	                                              is there cuts off the old ones from it
 //	3 hard state   commit, term                   vote, 8 octets

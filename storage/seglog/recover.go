@@ -16,6 +16,7 @@ type recovery struct {
 	log    *Log
 	first  map[covey.ShardID]uint64 // index of each group's entry before the first one kept, in the end
 	events []event                  // of the newest segment
+	batch  struct{ from, to int64 } // where the batch lies that the scan of the newest segment is in
 	h      *header                  // of the newest segment
 }
 
@@ -134,6 +135,7 @@ func (r *recovery) readNewest() error {
 		case err != nil:
 			cause = err
 		case rec.kind == kindFooter && sealedAt(sc, off):
+			r.moveFirst()
 			return r.sealed(sc, off)
 		case rec.kind == kindFooter || rec.kind == kindTrailer:
 			sc.off, cause = off, errNoRecord("footer is not complete")
@@ -143,7 +145,23 @@ func (r *recovery) readNewest() error {
 			}
 		}
 	}
-	return r.cut(sc, cause)
+	if err := r.cut(sc, cause); err != nil {
+		return err
+	}
+	r.moveFirst()
+	return nil
+}
+
+// moveFirst takes in what the newest segment says of groups' first entries.
+func (r *recovery) moveFirst() {
+	for i := range r.events {
+		switch e := &r.events[i]; e.kind {
+		case kindSnapshot:
+			r.first[e.group] = e.index
+		case kindFirst:
+			r.first[e.group] = max(r.first[e.group], e.index)
+		}
+	}
 }
 
 // sealedAt reports whether a trailer for the footer at off follows, and then
@@ -174,10 +192,9 @@ func (r *recovery) note(rec *record, payload []byte, off int64) error {
 		e.conf, err = parseConf(payload)
 	case kindSnapshot:
 		e.conf, err = parseConf(payload)
-		r.first[rec.group] = rec.index
 	case kindFirst:
-		r.first[rec.group] = max(r.first[rec.group], rec.index)
 	case kindBatch:
+		r.batch.from, r.batch.to = off, off+recordHeader+int64(rec.term)
 		if rec.term == 0 {
 			r.log.newest.marked = off + recordHeader
 		}
@@ -193,8 +210,9 @@ func (r *recovery) note(rec *record, payload []byte, off int64) error {
 	return nil
 }
 
-// cut ends the newest segment where the scan stopped, unless that is damage to
-// bytes that were once known to be on stable storage.
+// cut ends the newest segment where the scan stopped, or where the batch begins
+// that it stopped in, unless that is damage to bytes that were once known to be
+// on stable storage.
 func (r *recovery) cut(sc *scanner, cause error) error {
 	l, s, off := r.log, r.log.newest, sc.off
 	promised, zeros, err := sc.promised(off)
@@ -204,6 +222,13 @@ func (r *recovery) cut(sc *scanner, cause error) error {
 	if promised > off {
 		return covey.Errorf(covey.Corrupt, "damage at offset %d: %w, though the segment was on stable storage up to %d. "+
 			"Entries are lost: do not delete the file, replace this node (with one replica: restore from a backup)", off, cause, promised)
+	}
+	if off < r.batch.to {
+		// Its hard states come last: an entry without the term it came in would
+		// look as if a vote were lost.
+		off, zeros = r.batch.from, false
+		r.events = slices.DeleteFunc(r.events, func(e event) bool { return e.offset >= off })
+		l.items = slices.DeleteFunc(l.items, func(it item) bool { return int64(it.offset) >= off })
 	}
 	if !zeros {
 		l.cfg.Logger.Warn("cutting off a torn end of the log", "segment", s.number, "offset", off, "reason", cause)

@@ -50,6 +50,7 @@ func (c *checker) atRest(f *folder, log *seglog.Log) {
 		if st, err := directory.OpenState(directory.Config{Path: f.path("directory.db")}); err != nil {
 			c.problem("directory", err)
 		} else {
+			c.connected("directory", st.Applied(), log.Group(covey.DirectoryShard))
 			c.problems("directory", st.Check(c.ctx))
 			c.problem("directory", st.Close())
 		}
@@ -64,6 +65,7 @@ func (c *checker) atRest(f *folder, log *seglog.Log) {
 			c.problem(name, err)
 			continue
 		}
+		c.connected(name, st.Applied(), log.Group(id))
 		c.shard(id, st, log)
 		c.problem(name, st.Close())
 	}
@@ -82,6 +84,18 @@ func (c *checker) present(name, path string, log *seglog.Group) bool {
 	}
 	c.problem(name, err)
 	return false
+}
+
+// connected checks that the log has all that a database has applied, and all
+// that it has not. A start refuses a log that does not.
+func (c *checker) connected(name string, applied uint64, log *seglog.Group) {
+	first, err := log.FirstIndex()
+	c.problem(name, err)
+	last, err := log.LastIndex()
+	c.problem(name, err)
+	if last < applied || first > applied+1 {
+		c.problem(name, covey.Errorf(covey.Corrupt, "the log has entries %d to %d, but the database ends at %d: records are lost", first, last, applied))
+	}
 }
 
 // check is Check for the running node. The log is checked by what the bodies and

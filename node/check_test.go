@@ -145,3 +145,30 @@ func TestCheckMissesADatabase(t *testing.T) {
 		t.Errorf("the log begins later: got %q, want one problem", c.res.Problems)
 	}
 }
+
+// A log that lost records is damage though each record that is left is sound,
+// and though no message was in them.
+func TestCheckMissesRecords(t *testing.T) {
+	cfg := config(t.TempDir())
+	n := withUsers(t, cfg)
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(n.folder.path("log", "*.log"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("log %v, error %v", files, err)
+	}
+	for _, name := range files {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	res, err := Check(t.Context(), cfg)
+	if err != nil || len(res.Problems) == 0 || !strings.Contains(res.Problems[0], "directory: ") {
+		t.Errorf("without its log: got %+v, %v; want a problem of the directory", res, err)
+	}
+	if again, err := Start(t.Context(), cfg); err == nil {
+		t.Error("a node starts without its log")
+		again.Stop()
+	}
+}

@@ -64,19 +64,11 @@ func (s *Service) commit(ctx context.Context, e Envelope, p *plan, up *mailbox.U
 		ID: up.ID(), Time: s.cfg.Now(), Hash: fingerprint(e.From, up.Sum()),
 		Summary: up.Summary().Encode(), Body: up.Body(),
 	}
-	var wg sync.WaitGroup
-	for i := range p.parts {
-		part := &p.parts[i]
-		if len(part.rcpts) == 0 {
-			continue
-		}
-		if i == len(p.parts)-1 { // most messages have one part: no goroutine for it
-			s.commitPart(ctx, part, cmd)
-			continue
-		}
-		wg.Go(func() { s.commitPart(ctx, part, cmd) })
+	if len(p.parts) == 1 { // most messages
+		s.commitPart(ctx, &p.parts[0], cmd)
+	} else {
+		s.commitParts(ctx, p.parts, cmd)
 	}
-	wg.Wait()
 	// A part whose outcome is unknown may yet need the chunks.
 	for _, part := range p.parts {
 		if part.err == nil || covey.KindOf(part.err) == covey.Unknown {
@@ -85,7 +77,18 @@ func (s *Service) commit(ctx context.Context, e Envelope, p *plan, up *mailbox.U
 	}
 }
 
+func (s *Service) commitParts(ctx context.Context, parts []part, cmd storage.Deliver) {
+	var wg sync.WaitGroup
+	for i := range parts {
+		wg.Go(func() { s.commitPart(ctx, &parts[i], cmd) })
+	}
+	wg.Wait()
+}
+
 func (s *Service) commitPart(ctx context.Context, part *part, cmd storage.Deliver) {
+	if len(part.rcpts) == 0 {
+		return
+	}
 	cmd.Recipients = part.rcpts
 	cmd.Confirmed = s.confirmed.take(part.shard)
 	_, part.err = s.cfg.Mailboxes.Insist(ctx, part.shard, cmd)
@@ -97,11 +100,10 @@ func (s *Service) commitPart(ctx context.Context, part *part, cmd storage.Delive
 // fingerprint is what a resend of the same message has in common with the first:
 // the reverse-path and the data as received. The mailbox is compared beside it.
 func fingerprint(from covey.Address, data [sha256.Size]byte) (out [16]byte) {
-	h := sha256.New()
-	io.WriteString(h, from.String())
-	h.Write([]byte{0})
-	h.Write(data[:])
-	copy(out[:], h.Sum(nil))
+	b := append(make([]byte, 0, 256), from.String()...)
+	b = append(append(b, 0), data[:]...)
+	sum := sha256.Sum256(b)
+	copy(out[:], sum[:])
 	return out
 }
 
@@ -143,9 +145,9 @@ func (p *plan) add(t directory.Account, returnPath string) {
 	if slices.ContainsFunc(d.rcpts, func(r storage.Recipient) bool { return r.Account == t.ID }) {
 		return
 	}
-	d.rcpts = append(d.rcpts, storage.Recipient{
-		Account: t.ID, Mailbox: storage.Inbox, Prefix: []byte(returnPath + "Delivered-To: " + t.Address.String() + "\r\n"),
-	})
+	prefix := make([]byte, 0, len(returnPath)+64)
+	prefix = append(append(append(append(prefix, returnPath...), "Delivered-To: "...), t.Address.String()...), "\r\n"...)
+	d.rcpts = append(d.rcpts, storage.Recipient{Account: t.ID, Mailbox: storage.Inbox, Prefix: prefix})
 }
 
 func (p *plan) shards() []covey.ShardID {

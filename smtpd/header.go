@@ -24,24 +24,29 @@ const maxHeader = 256 << 10
 // All foreign text in them was parsed: the greeting's name and the addresses.
 func (s *session) trace() []byte {
 	b := make([]byte, 0, 512)
-	b = append(b, "Received: from "+s.helo+" ("+traceAddr(s.c.raw.Remote())+")\r\n"...)
-	b = append(b, "\tby "+s.c.srv.cfg.Hostname+" (Covey) with "+s.protocol()+" id "+s.tx.id...)
+	b = append(append(append(b, "Received: from "...), s.helo...), " ("...)
+	b = append(appendAddr(b, s.c.raw.Remote()), ")\r\n"...)
+	b = append(append(append(b, "\tby "...), s.c.srv.cfg.Hostname...), " (Covey) with "...)
+	b = append(append(append(b, s.protocol()...), " id "...), s.tx.id...)
 	if len(s.tx.rcpts) == 1 { // with more, each would learn of the others
-		b = append(b, "\r\n\tfor <"+pathText(s.tx.rcpts[0].Address)+">"...)
+		b = append(append(append(b, "\r\n\tfor <"...), pathText(s.tx.rcpts[0].Address)...), '>')
 	}
 	b = append(b, ";\r\n\t"...)
 	b = s.tx.began.AppendFormat(b, time.RFC1123Z)
 	return append(b, "\r\n"...)
 }
 
-func traceAddr(a netip.Addr) string {
+// appendAddr appends a peer's address as a Received field has it.
+func appendAddr(b []byte, a netip.Addr) []byte {
 	switch {
 	case !a.IsValid():
-		return "local"
+		return append(b, "local"...)
 	case a.Is6():
-		return "[IPv6:" + a.WithZone("").String() + "]"
+		b = append(b, "[IPv6:"...)
+	default:
+		b = append(b, '[')
 	}
-	return "[" + a.String() + "]"
+	return append(a.WithZone("").AppendTo(b), ']')
 }
 
 // protocol returns the name of RFC 3848 and RFC 6531 section 4.3.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -301,12 +302,17 @@ func (s *session) logMessage(tx *transaction, code int, err error) {
 	m := s.c.srv.cfg.Metrics
 	m.Messages.WithLabelValues(s.c.kind.String(), string(rune('0'+code/100))).Inc()
 	m.Seconds.WithLabelValues(s.c.kind.String()).Observe(took.Seconds())
-	attrs := []any{"txn", tx.id, "listener", s.c.kind.String(), "from", clip(tx.path),
-		"rcpts", len(tx.told), "size", tx.receipt.Size, "delivery", tx.receipt.ID.String(), "code", code, "took", took}
-	if err != nil {
-		attrs = append(attrs, "err", err)
+	attrs := [9]slog.Attr{
+		slog.String("txn", tx.id), slog.String("listener", s.c.kind.String()), slog.String("from", clip(tx.path)),
+		slog.Int("rcpts", len(tx.told)), slog.Int64("size", tx.receipt.Size), slog.String("delivery", tx.receipt.ID.String()),
+		slog.Int("code", code), slog.Duration("took", took),
 	}
-	s.c.srv.log.Info("transaction", attrs...)
+	n := len(attrs) - 1
+	if err != nil {
+		attrs[n] = slog.Any("err", err)
+		n++
+	}
+	s.c.srv.log.LogAttrs(s.c.ctx, slog.LevelInfo, "transaction", attrs[:n]...)
 }
 
 // logEnd writes the one line of a session.

@@ -118,6 +118,18 @@ func (s *shard) Apply(cmds []seglog.Command) []any {
 	return results
 }
 
+// unfinished is a shard's fault while it applies a command. It is made for each,
+// so its text is not.
+type unfinished struct {
+	shard covey.ShardID
+	index uint64
+}
+
+// Error implements error.
+func (u unfinished) Error() string {
+	return fmt.Sprintf("shard %d: command %d was not finished", u.shard, u.index)
+}
+
 // applyOne applies one command and commits if it is time. The touched mailboxes
 // are valid until the next call.
 func (s *shard) applyOne(c seglog.Command) (*Result, []touch) {
@@ -130,7 +142,7 @@ func (s *shard) applyOne(c seglog.Command) (*Result, []touch) {
 		panic(fmt.Errorf("shard %d: command %d applied after %d", s.cfg.Shard, c.Index, s.m.meta.applied))
 	}
 	// Should the command panic, what it left half done is never committed.
-	s.broken = fmt.Errorf("shard %d: command %d was not finished", s.cfg.Shard, c.Index)
+	s.broken = unfinished{s.cfg.Shard, c.Index}
 	if s.commands == 0 {
 		s.since = s.cfg.Clock()
 	}

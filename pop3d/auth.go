@@ -188,7 +188,7 @@ func (s *session) failed(err error) error {
 
 // enter opens the maildrop of somebody who may.
 func (s *session) enter(ctx context.Context, acct directory.Account) error {
-	s.account = acct.Address.String()
+	s.account = acct
 	d, err := openMaildrop(ctx, s.srv.cfg.Mail.Account(acct.ID, acct.Shard, acct.Quota))
 	if err != nil {
 		return err

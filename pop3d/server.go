@@ -52,6 +52,10 @@ type Logon interface {
 
 	// Password checks a user name and password.
 	Password(ctx context.Context, c logon.Conn, user, password string) (directory.Account, error)
+
+	// Allowed returns covey.Denied once an account that has logged in is removed or
+	// disabled. It does not block.
+	Allowed(ctx context.Context, a directory.Account) error
 }
 
 // Mail finds an account's mailboxes; *mailbox.Service is one.

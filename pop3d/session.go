@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/directory"
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
 )
@@ -46,9 +48,10 @@ type session struct {
 	user string    // that USER gave, until PASS
 	drop *maildrop // nil: AUTHORIZATION state
 
+	account directory.Account // who logged in
+
 	// for limits and the log line
 	begun     time.Time
-	account   string
 	reason    string // why it ended
 	commands  int
 	faults    int
@@ -79,7 +82,7 @@ func (s *session) limits(session time.Duration) serve.Limits {
 func (s *session) finish() {
 	s.leave()
 	_ = s.conn.Close() // there is nobody left to tell
-	s.log.Info("session", "reason", s.reason, "account", s.account, "tls", s.tls, "commands", s.commands,
+	s.log.Info("session", "reason", s.reason, "account", s.account.Address.String(), "tls", s.tls, "commands", s.commands,
 		"failures", s.failures, "retrieved", s.retrieved, "octets", s.octets, "removed", s.removed,
 		"took", time.Since(s.begun).Round(time.Millisecond))
 }
@@ -252,6 +255,9 @@ func (s *session) command(ctx context.Context, line []byte) (string, error) {
 		return "other", fault("line too long")
 	}
 	s.commands++
+	if s.drop != nil && errors.Is(s.srv.cfg.Logon.Allowed(ctx, s.account), covey.Denied) {
+		return "other", &refusal{code: "AUTH", text: "account is not served any more", end: true}
+	}
 	err := s.dispatch(ctx, verb, arg)
 	if errors.Is(err, errUnknown) {
 		verb, err = "other", fault("unknown command")

@@ -22,6 +22,19 @@ import (
 	"github.com/covey-mail/covey/storage"
 )
 
+// Whoever was shut out meanwhile reads and removes nothing more.
+func TestAccountDisabled(t *testing.T) {
+	s := newStand(t, nil)
+	s.deliver(t, "a: b\r\n\r\nbody\r\n")
+	c := s.login(t)
+	c.talk(t, "> DELE 1\n< +OK …")
+	s.logon.bar()
+	c.talk(t, "> QUIT\n< -ERR [AUTH] …")
+	if got := s.count(t); got != 1 {
+		t.Errorf("%d messages left, want 1", got)
+	}
+}
+
 func TestCapabilities(t *testing.T) {
 	always := "TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nIMPLEMENTATION Covey\r\n"
 	tests := []struct {

@@ -54,8 +54,25 @@ type fakeLogon struct {
 	users map[string]directory.Account
 	limit int // log-ins that fail before covey.Limit; 0: never
 
-	mu     sync.Mutex // guards failed
+	mu     sync.Mutex // guards what follows
 	failed int
+	barred bool // nobody may go on
+}
+
+func (f *fakeLogon) Allowed(context.Context, directory.Account) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.barred {
+		return covey.Errorf(covey.Denied, "account was disabled")
+	}
+	return nil
+}
+
+// bar shuts everybody out.
+func (f *fakeLogon) bar() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.barred = true
 }
 
 func (f *fakeLogon) Mechanisms(c logon.Conn) []string {

@@ -40,7 +40,7 @@ scenarios:
 
 # Needs root: loop-mounted ext4, shut down without a log flush.
 powercut:
-	COVEY_POWERCUT_ROUNDS=$(ROUNDS) go test -count=1 -timeout 0 -run 'TestPowerCut' -v ./test/powercut
+	COVEY_POWERCUT_ROUNDS=$(ROUNDS) go test -count=1 -timeout 0 -run 'TestPowerCut|TestF21' -v ./test/powercut
 
 nightly: test race check scenarios
 	$(MAKE) fuzz FUZZTIME=10m

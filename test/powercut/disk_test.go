@@ -1,5 +1,6 @@
-// Package powercut pulls the plug of a node under load and checks that what it
-// acknowledged is there afterwards, once and byte for byte, under the same UIDs.
+// Package powercut pulls the plug of a node under load, or fills its disk, and
+// checks that what it acknowledged is there afterwards, once and byte for byte,
+// under the same UIDs.
 //
 // The data folder lies on an ext4 file system in a file. FS_IOC_SHUTDOWN without
 // a log flush makes the kernel forget what was not synced, as a power cut does;

@@ -61,6 +61,13 @@ func (l *ledger) ack(token string) {
 	l.acked++
 }
 
+// count returns how many messages were acknowledged.
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acked
+}
+
 // sender delivers messages over one connection after another until stop closes.
 // Errors end a connection, not the sender: the node may be dying.
 func (l *ledger) sender(seed uint64, addr, greet string, users []string, stop <-chan struct{}) {

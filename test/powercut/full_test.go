@@ -43,7 +43,7 @@ func (d *disk) fill(during time.Duration) (free func() error, err error) {
 		if cerr := f.Close(); !errors.Is(err, unix.ENOSPC) || cerr != nil {
 			return free, errors.Join(err, cerr)
 		}
-		time.Sleep(50 * time.Millisecond) // the node may take what it finds
+		<-time.After(50 * time.Millisecond) // the node may take what it finds
 	}
 	return free, nil
 }

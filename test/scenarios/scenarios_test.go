@@ -1,5 +1,5 @@
 // Package scenarios runs the real binary with the clients that people use: curl,
-// swaks, mbsync and Python's libraries. It is run by `make scenarios`; without
+// swaks, mbsync, fetchmail and Python's libraries. It is run by `make scenarios`; without
 // COVEY_SCENARIOS in the environment its tests skip.
 package scenarios
 
@@ -132,6 +132,33 @@ func TestSwaks(t *testing.T) {
 	if got := command(t, "", "curl", "-sS", "-k", "--ssl-reqd", "-u", "alice@example.org:alice", "--url",
 		"imap://"+n.Addr("imap")+"/INBOX", "-X", "STATUS INBOX (MESSAGES)"); !strings.Contains(got, "MESSAGES 5") {
 		t.Errorf("alice has %q, want five messages", got)
+	}
+}
+
+// fetchmail empties bob's mailbox by POP3, and his INBOX by IMAP, and delivers to
+// alice by LMTP.
+func TestFetchmail(t *testing.T) {
+	n := node(t)
+	smtp, lmtp := n.Addr("smtp"), n.Addr("lmtp")
+	lhost, lport := hostPort(t, lmtp)
+	for _, protocol := range []string{"pop3", "imap"} {
+		command(t, letter, "curl", "-sS", "--url", "smtp://"+smtp+"/client.example.net",
+			"--mail-from", "alice@example.org", "--mail-rcpt", "bob@example.org", "--upload-file", "-")
+		host, port := hostPort(t, n.Addr(protocol))
+		rc := filepath.Join(t.TempDir(), "fetchmailrc")
+		text := fmt.Sprintf("poll %s service %s protocol %s user bob@example.org password bob is alice@example.org here\n"+
+			"  sslproto tls1.2+ no sslcertck fetchall smtphost %s/%s smtpname alice@example.org lmtp\n", host, port, protocol, lhost, lport)
+		if err := os.WriteFile(rc, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		command(t, "", "fetchmail", "--fetchmailrc", rc, "--nosyslog", "--pidfile", rc+".pid", "--idfile", rc+".ids")
+	}
+	for account, want := range map[string]string{"alice": "MESSAGES 2", "bob": "MESSAGES 0"} {
+		got := command(t, "", "curl", "-sS", "-k", "--ssl-reqd", "-u", account+"@example.org:"+account, "--url",
+			"imap://"+n.Addr("imap")+"/INBOX", "-X", "STATUS INBOX (MESSAGES)")
+		if !strings.Contains(got, want) {
+			t.Errorf("%s has %q, want %s", account, got, want)
+		}
 	}
 }
 

@@ -197,7 +197,7 @@ func (l *loop) led(g *group, s *raft.SoftState) {
 	lead, leads := covey.NodeID(s.Lead), s.RaftState == raft.StateLeader
 	if lead != g.lead {
 		l.h.metrics.leaderChanges.Inc()
-		g.out.Info("leader", "node", lead.String(), "term", g.term)
+		g.out.Info("leader", "leader", lead.String(), "term", g.term)
 	}
 	if leads && !g.leads {
 		g.termStart = 0

@@ -331,17 +331,10 @@ func (s *shard) Mailbox(id covey.AccountID, name string) (Mailbox, error) {
 		if mb == nil {
 			return covey.Errorf(covey.NotFound, "mailbox %q of account %d", clean, id)
 		}
-		out = s.public(mb)
+		out = s.m.public(mb)
 		return nil
 	})
 	return out, err
-}
-
-// public returns a row with its subscription, which is a name's.
-func (s *shard) public(mb *mailbox) Mailbox {
-	p := mb.public()
-	p.Subscribed = s.m.t.subscribed(mb.Account, mb.Name)
-	return p
 }
 
 // View implements Reader.
@@ -351,7 +344,7 @@ func (s *shard) View(a covey.AccountID, id covey.MailboxID) (out Mailbox, uids [
 		if err != nil {
 			return err
 		}
-		out = s.public(mb)
+		out = s.m.public(mb)
 		if mb.Messages > 0 {
 			uids = s.m.t.uids(id)
 		}
@@ -401,7 +394,7 @@ func (s *shard) Changes(a covey.AccountID, id covey.MailboxID, since covey.ModSe
 		if err != nil {
 			return err
 		}
-		out.Mailbox = s.public(mb)
+		out.Mailbox = s.m.public(mb)
 		if since >= mb.HighestModSeq {
 			return nil
 		}

@@ -47,6 +47,22 @@ func (s *session) top(ctx context.Context, arg string) error {
 	return s.send("TOP", c, int64(lines))
 }
 
+// sendBuffer lets a message of the usual 8 KiB leave in one write. Sessions that
+// retrieve nothing, or have not logged in, do with less.
+const sendBuffer = 16 << 10
+
+// widen gives the session's writer room for a message.
+func (s *session) widen() error {
+	if s.w.Size() >= sendBuffer {
+		return nil
+	}
+	if err := s.w.Flush(); err != nil {
+		return ending("connection lost")
+	}
+	s.w = bufio.NewWriterSize(s.conn, sendBuffer)
+	return nil
+}
+
 // open finds the bytes of message n.
 func (s *session) open(ctx context.Context, n uint32) (*mailbox.Content, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
@@ -67,6 +83,9 @@ func (s *session) send(verb string, c *mailbox.Content, lines int64) error {
 	buf := *held
 	n, err := c.ReadAt(buf[:min(int64(len(buf)), c.Size())], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err := s.widen(); err != nil {
 		return err
 	}
 	s.ok("%d octets", c.Size())

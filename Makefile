@@ -8,7 +8,7 @@ ROUNDS ?= 20
 .PHONY: build test race check fuzz bench bench-peers scenarios powercut nightly
 
 build:
-	go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
+	go build -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
 
 test:
 	go test ./...

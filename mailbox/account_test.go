@@ -227,4 +227,14 @@ func TestInsistRetriesUnknownOnly(t *testing.T) {
 	if _, err := c.Service.Insist(t.Context(), 1, cmd); !errors.Is(err, covey.Unavailable) {
 		t.Errorf("got %v, want Unavailable at once", err)
 	}
+	tries = 0
+	c.Fail(func(covey.ShardID, storage.Command) error {
+		if tries++; tries == 1 {
+			return covey.Errorf(covey.Unknown, "lost")
+		}
+		return covey.Errorf(covey.Unavailable, "no quorum")
+	})
+	if _, err := c.Service.Insist(t.Context(), 1, cmd); covey.KindOf(err) != covey.Unknown {
+		t.Errorf("got %v, want Unknown: the first try may yet be done", err)
+	}
 }

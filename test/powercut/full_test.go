@@ -73,7 +73,7 @@ func TestF21_DiskFilledByOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if round%2 == 1 {
-			if err := d.cut(); err != nil {
+			if err := d.cutUnder(node); err != nil {
 				t.Fatal(err)
 			}
 			node.Kill()

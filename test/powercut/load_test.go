@@ -26,6 +26,7 @@ type letter struct {
 	user    string
 	sum     [sha256.Size]byte // of the bytes sent
 	acked   bool
+	ackedAt time.Time
 	deleted bool // a deletion was acknowledged
 	dying   bool // a deletion was asked for, outcome unknown
 }
@@ -57,7 +58,7 @@ func (l *ledger) compose(user string, r *rand.Rand) (token, text string) {
 func (l *ledger) ack(token string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.sent[token].acked = true
+	l.sent[token].acked, l.sent[token].ackedAt = true, time.Now()
 	l.acked++
 }
 

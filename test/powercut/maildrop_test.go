@@ -194,7 +194,7 @@ func (l *ledger) verify(addr string, users []string) (problems []string, err err
 		case n > 1:
 			problems = append(problems, fmt.Sprintf("%s is there %d times", token, n))
 		case n == 0 && x.acked && !x.dying:
-			problems = append(problems, fmt.Sprintf("%s of %s was acknowledged and is lost", token, x.user))
+			problems = append(problems, fmt.Sprintf("%s of %s was acknowledged at %s and is lost", token, x.user, x.ackedAt.Format(stamp)))
 		case n == 1 && x.deleted:
 			problems = append(problems, fmt.Sprintf("%s of %s was deleted and is back", token, x.user))
 		}

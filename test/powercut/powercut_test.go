@@ -45,6 +45,9 @@ func build(t *testing.T, tags ...string) string {
 	return bin
 }
 
+// stamp is how reports tell moments apart.
+const stamp = "15:04:05.000000"
+
 // TestPowerCut cuts the power of a node under load, again and again.
 func TestPowerCut(t *testing.T) {
 	n := rounds(t)
@@ -68,7 +71,8 @@ func TestPowerCut(t *testing.T) {
 		stop := l.load(node, r.Uint64())
 		wait(after, node)
 		compacted += removedSegments(node)
-		if err := d.cut(); err != nil {
+		cutAt := time.Now()
+		if err := d.cutUnder(node); err != nil {
 			t.Fatal(err)
 		}
 		node.Kill()
@@ -85,7 +89,7 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("round %d: %v\n%s", round, err, node.Log())
 		}
 		for _, p := range problems {
-			t.Errorf("round %d (cut after %v): %s", round, after, p)
+			t.Errorf("round %d (cut after %v, at %s): %s", round, after, cutAt.Format(stamp), p)
 		}
 		if t.Failed() {
 			t.Fatalf("seed %d; log of the node:\n%s", seed, node.Log())
@@ -203,7 +207,7 @@ func TestPowerCutCatchesMissingFsync(t *testing.T) {
 	for round := range 5 {
 		stop := l.load(node, uint64(round))
 		wait(time.Second, node)
-		if err := d.cut(); err != nil {
+		if err := d.cutUnder(node); err != nil {
 			t.Fatal(err)
 		}
 		node.Kill()

@@ -162,6 +162,41 @@ func (n *Node) Kill() {
 	<-n.done
 }
 
+// Freeze takes the processor away from the process (SIGSTOP) and returns when none
+// of its threads runs: what is in a system call ends there. Only Kill follows.
+func (n *Node) Freeze() error {
+	if err := n.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(startTimeout); time.Now().Before(end); {
+		if frozen(n.PID()) {
+			return nil
+		}
+		<-time.After(time.Millisecond)
+	}
+	return fmt.Errorf("process %d still runs %v after SIGSTOP", n.PID(), startTimeout)
+}
+
+// frozen reports whether every thread is stopped, gone, or in a wait in the kernel
+// that it comes out of stopped.
+func frozen(pid int) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, name := range tasks {
+		stat, err := os.ReadFile(name)
+		if err != nil {
+			continue // the thread has ended
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		if rest != "" && !strings.ContainsRune("TtDZX", rune(rest[0])) {
+			return false
+		}
+	}
+	return true
+}
+
 // Stop ends the process with SIGTERM and returns its error.
 func (n *Node) Stop() error {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -7,6 +7,7 @@
 package covey
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strconv"
 )
@@ -27,6 +28,12 @@ func ParseNodeID(s string) (NodeID, error) {
 	}
 	return NodeID(n), nil
 }
+
+// A ClusterID tells clusters apart. It is random, made when a cluster is founded.
+type ClusterID [16]byte
+
+// String returns 32 hexadecimal digits.
+func (id ClusterID) String() string { return hex.EncodeToString(id[:]) }
 
 // A ShardID names one Raft group. Group 0 is the directory, 1 to N are the
 // mailbox shards; N is fixed when a cluster is made.

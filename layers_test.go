@@ -21,6 +21,7 @@ var layers = map[string]int{
 	"storage/seglog":   2,
 	"storage":          3,
 	"membership":       3,
+	"internal/peer":    1,
 	"placement":        3,
 	"replica":          3,
 	"directory":        4,

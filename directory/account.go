@@ -1,7 +1,6 @@
 package directory
 
 import (
-	"encoding/hex"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -46,9 +45,3 @@ type Settings struct {
 	Quota      int64         // of new accounts, bytes; 0 none
 	Postmaster covey.Address // gets mail for postmaster of domains that have none; zero: nobody
 }
-
-// A ClusterID tells clusters apart. It is random, made when a cluster is founded.
-type ClusterID [16]byte
-
-// String returns 32 hexadecimal digits.
-func (id ClusterID) String() string { return hex.EncodeToString(id[:]) }

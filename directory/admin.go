@@ -10,7 +10,7 @@ import (
 
 // Found makes a new cluster with an id and a number of mailbox shards. Exists if
 // this directory belongs to one.
-func (s *Service) Found(ctx context.Context, id ClusterID, shards uint32) error {
+func (s *Service) Found(ctx context.Context, id covey.ClusterID, shards uint32) error {
 	if shards == 0 || shards > MaxShards {
 		return covey.Errorf(covey.Invalid, "a cluster has 1 to %d mailbox shards, not %d", MaxShards, shards)
 	}
@@ -20,7 +20,7 @@ func (s *Service) Found(ctx context.Context, id ClusterID, shards uint32) error 
 
 // Cluster returns the cluster's id and how many mailbox shards it has; 0 before
 // Found.
-func (s *Service) Cluster() (ClusterID, uint32) {
+func (s *Service) Cluster() (covey.ClusterID, uint32) {
 	m, _ := s.state.view()
 	return m.cluster, m.shards
 }

@@ -26,7 +26,7 @@ type Command interface {
 // Found makes a new cluster: the first command of a directory's life. Exists if
 // there was one before.
 type Found struct {
-	Cluster ClusterID
+	Cluster covey.ClusterID
 	Shards  uint32 // mailbox shards 1 … Shards, for good
 }
 

@@ -24,7 +24,7 @@ func samples() []Command {
 	bob := covey.Address{Local: "bób", Domain: "bücher.example"}
 	at := time.Unix(1_700_000_000, 0).UTC()
 	return []Command{
-		Found{Cluster: ClusterID{0xc0, 0xfe, 15: 0xee}, Shards: 16},
+		Found{Cluster: covey.ClusterID{0xc0, 0xfe, 15: 0xee}, Shards: 16},
 		AddDomain{Name: "example.org", Time: at},
 		RemoveDomain{Name: "example.org"},
 		AddAccounts{Time: at, Accounts: []NewAccount{

@@ -40,17 +40,17 @@ func TestFoundOnce(t *testing.T) {
 		t.Errorf("account before Found: %v, want unavailable", err)
 	}
 	for _, shards := range []uint32{0, directory.MaxShards + 1} {
-		if err := s.Found(ctx, directory.ClusterID{1}, shards); !errors.Is(err, covey.Invalid) {
+		if err := s.Found(ctx, covey.ClusterID{1}, shards); !errors.Is(err, covey.Invalid) {
 			t.Errorf("Found with %d shards: %v, want invalid", shards, err)
 		}
 	}
-	if err := s.Found(ctx, directory.ClusterID{1}, 16); err != nil {
+	if err := s.Found(ctx, covey.ClusterID{1}, 16); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Found(ctx, directory.ClusterID{2}, 8); !errors.Is(err, covey.Exists) {
+	if err := s.Found(ctx, covey.ClusterID{2}, 8); !errors.Is(err, covey.Exists) {
 		t.Errorf("Found again: %v, want exists", err)
 	}
-	if id, shards := s.Cluster(); id != (directory.ClusterID{1}) || shards != 16 {
+	if id, shards := s.Cluster(); id != (covey.ClusterID{1}) || shards != 16 {
 		t.Errorf("Cluster = %v, %d", id, shards)
 	}
 }
@@ -61,7 +61,7 @@ func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "directory.db")
 	state, s := openAt(t, path)
 	ctx := t.Context()
-	if err := s.Found(ctx, directory.ClusterID{7}, 3); err != nil {
+	if err := s.Found(ctx, covey.ClusterID{7}, 3); err != nil {
 		t.Fatal(err)
 	}
 	alice := directorytest.Add(t, s, "alice@example.org", cheap)
@@ -99,7 +99,7 @@ func TestReopen(t *testing.T) {
 	if diff := cmp.Diff([]directory.Account{alice}, got); diff != "" {
 		t.Errorf("Resolve through the catch-all: %v (-before +after):\n%s", err, diff)
 	}
-	if id, shards := s.Cluster(); id != (directory.ClusterID{7}) || shards != 3 {
+	if id, shards := s.Cluster(); id != (covey.ClusterID{7}) || shards != 3 {
 		t.Errorf("Cluster = %v, %d", id, shards)
 	}
 	if bob := directorytest.Add(t, s, "bob@example.org", ""); bob.ID != alice.ID+1 || bob.Quota != 99 {

@@ -426,7 +426,7 @@ func TestLookupsBesideChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Found(t.Context(), directory.ClusterID{}, 1); err != nil {
+	if err := s.Found(t.Context(), covey.ClusterID{}, 1); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 50 {

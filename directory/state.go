@@ -49,7 +49,7 @@ type State struct {
 // meta is the row of the meta table.
 type meta struct {
 	applied     uint64
-	cluster     ClusterID
+	cluster     covey.ClusterID
 	shards      uint32
 	nextAccount covey.AccountID
 	nextDomain  int64

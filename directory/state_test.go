@@ -32,7 +32,7 @@ func openState(t *testing.T, path string) *State {
 func history(n int) []seglog.Command {
 	at := time.Unix(1_700_000_000, 0)
 	cmds := []Command{
-		Found{Cluster: ClusterID{1}, Shards: 3}, AddDomain{Name: "a.example", Time: at}, AddDomain{Name: "b.example", Time: at},
+		Found{Cluster: covey.ClusterID{1}, Shards: 3}, AddDomain{Name: "a.example", Time: at}, AddDomain{Name: "b.example", Time: at},
 	}
 	addr := func(i int) covey.Address {
 		return covey.Address{Local: fmt.Sprintf("user%d", i), Domain: []string{"a.example", "b.example", "c.example"}[i%3]}

@@ -273,7 +273,7 @@ func (n *Node) applied() (sum uint64) {
 // found makes the cluster in a new directory, and checks that an old one is ours.
 func (n *Node) found(ctx context.Context) error {
 	id, shards := n.directory.Cluster()
-	var want directory.ClusterID
+	var want covey.ClusterID
 	if _, err := hex.Decode(want[:], []byte(n.folder.self.Cluster)); err != nil {
 		return covey.Errorf(covey.Corrupt, "%s: cluster id %q", n.folder.path("node.toml"), n.folder.self.Cluster)
 	}

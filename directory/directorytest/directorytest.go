@@ -89,7 +89,7 @@ func Open(t testing.TB) (*directory.Service, *Proposer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Found(t.Context(), directory.ClusterID{1}, Shards); err != nil {
+	if err := s.Found(t.Context(), covey.ClusterID{1}, Shards); err != nil {
 		t.Fatal(err)
 	}
 	return s, p

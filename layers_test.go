@@ -35,6 +35,7 @@ var layers = map[string]int{
 	"webmail":          6,
 	"bench":            6,
 	"node/admin":       7,
+	"node/route":       7,
 	"node":             8,
 	"cmd":              9,
 	"test":             10,

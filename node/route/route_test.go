@@ -1,0 +1,185 @@
+package route
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage"
+)
+
+const shard = covey.ShardID(3)
+
+func TestLeaderIsKnownAtOnce(t *testing.T) {
+	table := NewTable()
+	table.Learn(shard, 4, 7)
+	table.Learn(shard, 3, 8) // older
+	if got, err := table.Leader(t.Context(), shard); got != 7 || err != nil {
+		t.Errorf("Leader = %v, %v; want node 7", got, err)
+	}
+	table.Learn(shard, 5, 8)
+	if got, err := table.Leader(t.Context(), shard); got != 8 || err != nil {
+		t.Errorf("Leader = %v, %v; want node 8", got, err)
+	}
+}
+
+// One who comes early waits for the election; one who comes when the shard has
+// been without a leader for long does not.
+func TestNobodyWaitsLongerThanPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := NewTable()
+		table.SetVoters(shard, []covey.NodeID{7, 8, 9})
+		table.Learn(shard, 4, 7)
+		table.Lost(7)
+		begin := time.Now()
+		_, err := table.Leader(t.Context(), shard)
+		if waited := time.Since(begin); !errors.Is(err, covey.Unavailable) || waited != Patience {
+			t.Errorf("error %v after %v, want Unavailable after %v", err, waited, Patience)
+		}
+		begin = time.Now()
+		if _, err := table.Leader(t.Context(), shard); err == nil || time.Since(begin) != 0 {
+			t.Errorf("error %v after %v, want one at once", err, time.Since(begin))
+		}
+	})
+}
+
+func TestElectionEndsTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := NewTable()
+		table.Learn(shard, 4, 7)
+		table.Lost(7)
+		go func() {
+			<-time.After(time.Second)
+			table.Learn(shard, 5, 8)
+		}()
+		begin := time.Now()
+		if got, err := table.Leader(t.Context(), shard); got != 8 || err != nil || time.Since(begin) != time.Second {
+			t.Errorf("Leader = %v, %v after %v; want node 8 after a second", got, err, time.Since(begin))
+		}
+	})
+}
+
+// Without a quorum there is nothing to wait for: with one replica on a dead node
+// the refusal comes at once (design section 8).
+func TestNoQuorumIsRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct{ voters, down []covey.NodeID }{
+			{[]covey.NodeID{7}, []covey.NodeID{7}},
+			{[]covey.NodeID{7, 8, 9}, []covey.NodeID{7, 9}},
+		} {
+			table := NewTable()
+			table.SetVoters(shard, tt.voters)
+			table.Learn(shard, 4, 7)
+			for _, n := range tt.down {
+				table.Lost(n)
+			}
+			begin := time.Now()
+			if _, err := table.Leader(t.Context(), shard); !errors.Is(err, covey.Unavailable) || time.Since(begin) != 0 {
+				t.Errorf("%v of %v down: error %v after %v, want Unavailable at once", tt.down, tt.voters, err, time.Since(begin))
+			}
+			table.Back(7)
+			if got, err := table.Leader(t.Context(), shard); got != 7 || err != nil {
+				t.Errorf("back again: Leader = %v, %v; want node 7", got, err)
+			}
+		}
+	})
+}
+
+// fakeGroups answers proposals as told.
+type fakeGroups func(cmd []byte) (any, error)
+
+func (f fakeGroups) Propose(_ context.Context, _ covey.ShardID, cmd []byte) (any, error) {
+	return f(cmd)
+}
+func (f fakeGroups) ReadIndex(context.Context, covey.ShardID) error { return nil }
+
+// cluster is nodes 1…n with a Table each; calls go straight to the other's Serve.
+func cluster(n int, groups func(self covey.NodeID) Groups) map[covey.NodeID]*Shards {
+	all := make(map[covey.NodeID]*Shards)
+	for id := covey.NodeID(1); id <= covey.NodeID(n); id++ {
+		all[id] = NewShards(Config{
+			Self: id, Table: NewTable(), Groups: groups(id),
+			Local: func(covey.ShardID) (storage.Reader, bool) { return nil, false },
+			Call: func(ctx context.Context, to covey.NodeID, request ...[]byte) ([]byte, error) {
+				var whole []byte
+				for _, p := range request {
+					whole = append(whole, p...)
+				}
+				return all[to].Serve(ctx, id, whole)
+			},
+		})
+	}
+	return all
+}
+
+// leads returns Groups of nodes of which only leader takes proposals, and counts
+// what it took.
+func leads(leader covey.NodeID, taken *int) func(covey.NodeID) Groups {
+	return func(self covey.NodeID) Groups {
+		return fakeGroups(func([]byte) (any, error) {
+			if self != leader {
+				return nil, covey.Errorf(covey.Unavailable, "node %s does not lead", self)
+			}
+			*taken++
+			return new(storage.Result), nil
+		})
+	}
+}
+
+func TestRedirectIsFollowedOnce(t *testing.T) {
+	var taken int
+	nodes := cluster(3, leads(3, &taken))
+	nodes[1].cfg.Table.Learn(shard, 4, 2) // wrong
+	nodes[2].cfg.Table.Learn(shard, 5, 3)
+	nodes[3].cfg.Table.Learn(shard, 5, 3)
+	if _, err := nodes[1].Propose(t.Context(), shard, storage.DropAccount{Account: 1}); err != nil || taken != 1 {
+		t.Fatalf("error %v, taken %d times; want once", err, taken)
+	}
+	if got, term := nodes[1].cfg.Table.Known(shard); got != 3 || term != 5 {
+		t.Errorf("node 1 believes in %v in term %d, want node 3 in 5", got, term)
+	}
+}
+
+func TestTwoWrongGuessesAreUnavailable(t *testing.T) {
+	var taken int
+	nodes := cluster(3, leads(0, &taken))
+	nodes[1].cfg.Table.Learn(shard, 4, 2)
+	nodes[2].cfg.Table.Learn(shard, 5, 3)
+	nodes[3].cfg.Table.Learn(shard, 6, 2)
+	if _, err := nodes[1].Propose(t.Context(), shard, storage.DropAccount{Account: 1}); !errors.Is(err, covey.Unavailable) {
+		t.Errorf("error %v, want Unavailable: nobody took it", err)
+	}
+}
+
+// A leader's own word travels back; nothing is tried elsewhere.
+func TestRefusalTravels(t *testing.T) {
+	for _, kind := range []covey.Kind{covey.Unknown, covey.DiskFull, covey.OverQuota, covey.Unavailable} {
+		calls := 0
+		nodes := cluster(2, func(covey.NodeID) Groups {
+			return fakeGroups(func([]byte) (any, error) {
+				calls++
+				return &storage.Result{}, covey.Errorf(kind, "no")
+			})
+		})
+		nodes[1].cfg.Table.Learn(shard, 4, 2)
+		nodes[2].cfg.Table.Learn(shard, 4, 2)
+		if _, err := nodes[1].Propose(t.Context(), shard, storage.DropAccount{Account: 1}); !errors.Is(err, kind) || calls != 1 {
+			t.Errorf("error %v after %d proposals, want %v after one", err, calls, kind)
+		}
+	}
+}
+
+func FuzzServe(f *testing.F) {
+	f.Add([]byte{3, 0, 0, 0, 1, 1}, []byte{replyMoved, 5, 3})
+	f.Fuzz(func(t *testing.T, request, reply []byte) {
+		var taken int
+		s := cluster(1, leads(1, &taken))[1]
+		_, _ = s.Serve(t.Context(), 2, request)
+		if res, err := s.read(reply, 2, shard); (res == nil) == (err == nil) {
+			t.Errorf("read(%x) = %v, %v", reply, res, err)
+		}
+	})
+}

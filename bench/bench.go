@@ -1,7 +1,8 @@
 // Package bench drives load at any mail server, ours or another, over SMTP, LMTP,
 // POP3 and IMAP, and measures what comes back.
 //
-// An operation is one message (SMTP, LMTP) or one session (POP3, IMAP). In a
+// An operation is one message (SMTP, LMTP) or one session (POP3, IMAP; of the
+// latter also a part, see Keep). In a
 // closed loop a fixed number of workers, each with at most one connection, do one
 // operation after another. In an open loop operations start at planned moments
 // whatever the server does, and their latency counts from the plan: a stall shows
@@ -45,6 +46,18 @@ const (
 	Implicit Security = "implicit"
 )
 
+// A Keep says how far an IMAP session goes once. An operation is what comes after
+// that, and is done again and again by the user of the session's first one;
+// nothing is marked as seen, since the same messages are read over again.
+type Keep string
+
+// The kinds of Keep. The zero value means KeepNothing.
+const (
+	KeepNothing Keep = "nothing" // an operation is a session, from connecting to LOGOUT
+	KeepLogin   Keep = "login"   // the connection stays, an operation begins with SELECT
+	KeepMailbox Keep = "mailbox" // the mailbox stays selected
+)
+
 // Config describes a run. Only Protocol, Addr and one of Duration and Count must
 // be set.
 type Config struct {
@@ -71,11 +84,14 @@ type Config struct {
 	Retrieve  int  // bodies a POP3 or IMAP session reads; 4, negative: none
 	Envelopes int  // envelopes an IMAP session reads; 20, negative: none
 	Delete    bool // POP3 deletes what it has read
+	Keep      Keep // of an IMAP session; KeepNothing
 
 	PID     int           // server process to account for, with all its children; 0: none
 	Verify  string        // pop3, pop3s, imap or imaps://host:port: count the messages sent back from there
 	Wait    time.Duration // how long Verify waits for messages that a server still has in a queue; 0
 	Ceiling time.Duration // how long the generator's own ceiling is measured before the run; 0: not at all
+
+	Pace func(context.Context) error // called before each operation of a closed loop: it may block until ctx ends, an error ends the worker; nil: no pause
 
 	Progress      func(Progress) // told how far the run is, from one goroutine; nil: nobody
 	ProgressEvery time.Duration  // 1s
@@ -107,6 +123,7 @@ var verb = regexp.MustCompile(`%(0[1-9])?d`)
 // with it, of Kind Invalid.
 func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.TLS, None)
+	setDefault(&c.Keep, KeepNothing)
 	if c.Rate > 0 {
 		setDefault(&c.Conns, 1000)
 	}
@@ -139,6 +156,7 @@ func (c *Config) validate() error {
 	}{
 		{c.Protocol != SMTP && c.Protocol != LMTP && c.Protocol != POP3 && c.Protocol != IMAP, "the protocol must be smtp, lmtp, pop3 or imap"},
 		{c.TLS != None && c.TLS != StartTLS && c.TLS != Implicit, "TLS must be none, starttls or implicit"},
+		{c.Keep != KeepNothing && c.Keep != KeepLogin && c.Keep != KeepMailbox, "what is kept must be nothing, login or mailbox"},
 		{c.Addr == "", "say where the server is: host:port or unix:/path"},
 		{c.Duration <= 0 && c.Count <= 0, "say when to end: give a duration or a count"},
 		{c.Duration < 0 || c.Count < 0 || c.Timeout < 0 || c.Wait < 0, "durations and counts cannot be negative"},

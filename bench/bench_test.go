@@ -109,6 +109,7 @@ func TestConfigRefusesNonsense(t *testing.T) {
 		"protocol":      func(c *Config) { c.Protocol = "nntp" },
 		"no address":    func(c *Config) { c.Addr = "" },
 		"no end":        func(c *Config) { c.Count = 0 },
+		"keep":          func(c *Config) { c.Keep = "all" },
 		"tls":           func(c *Config) { c.TLS = "maybe" },
 		"conns":         func(c *Config) { c.Conns = -1 },
 		"rate":          func(c *Config) { c.Rate = -1 },

@@ -6,39 +6,78 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // An imapSession logs in, looks at the newest messages, reads and marks a few, and
-// leaves.
+// leaves; or stays, see Keep.
 type imapSession struct {
 	cfg Config
 	who *users
 	c   *conn
 	r   imapReader
 	tag int
+
+	count int // messages of INBOX, as of the last SELECT
 }
 
 func (s *imapSession) do(ctx context.Context, op *operation) error {
-	defer s.close()
+	err := s.operate(ctx, op)
+	if err == nil && s.cfg.Keep == KeepNothing {
+		err = s.command("LOGOUT", "LOGOUT", nil)
+	}
+	if err != nil || s.cfg.Keep == KeepNothing {
+		s.close()
+	}
+	return err
+}
+
+// operate does what a session has to do up to LOGOUT, or what is left of it if it
+// is kept.
+func (s *imapSession) operate(ctx context.Context, op *operation) error {
+	if err := s.begin(ctx, op); err != nil {
+		return err
+	}
+	if s.cfg.Keep != KeepMailbox {
+		if err := s.selectInbox(); err != nil {
+			return err
+		}
+	}
+	op.short = s.count < max(s.cfg.Envelopes, s.cfg.Retrieve)
+	if n := min(s.cfg.Envelopes, s.count); n > 0 {
+		if err := s.envelopes(newest(s.count, n)); err != nil {
+			return err
+		}
+	}
+	n := min(s.cfg.Retrieve, s.count)
+	if n <= 0 {
+		return nil
+	}
+	if err := s.read(n, op); err != nil || s.cfg.Keep != KeepNothing {
+		return err
+	}
+	return s.command("STORE", "STORE "+newest(s.count, n)+` +FLAGS (\Seen)`, nil)
+}
+
+// begin logs in if the session does not go on. What is kept of a session is not
+// in its first operation's latency, unless that waited for its turn.
+func (s *imapSession) begin(ctx context.Context, op *operation) error {
+	if s.c != nil {
+		s.c.arm(s.cfg.Timeout)
+		return nil
+	}
 	if err := s.login(ctx, op.user); err != nil {
 		return err
 	}
-	count, err := s.selectInbox()
-	if err != nil {
-		return err
-	}
-	op.short = count < max(s.cfg.Envelopes, s.cfg.Retrieve)
-	if n := min(s.cfg.Envelopes, count); n > 0 {
-		if err := s.envelopes(newest(count, n)); err != nil {
+	if s.cfg.Keep == KeepMailbox {
+		if err := s.selectInbox(); err != nil {
 			return err
 		}
 	}
-	if n := min(s.cfg.Retrieve, count); n > 0 {
-		if err := s.read(count, n, op); err != nil {
-			return err
-		}
+	if s.cfg.Keep != KeepNothing && s.cfg.Rate == 0 {
+		op.planned = time.Now()
 	}
-	return s.command("LOGOUT", "LOGOUT", nil)
+	return nil
 }
 
 // newest is the sequence set of the last n of count messages.
@@ -80,30 +119,30 @@ func (s *imapSession) greeting() error {
 	return nil
 }
 
-func (s *imapSession) selectInbox() (count int, err error) {
-	err = s.command("SELECT", "SELECT INBOX", func() {
+func (s *imapSession) selectInbox() error {
+	s.count = 0
+	return s.command("SELECT", "SELECT INBOX", func() {
 		number, ok := bytes.CutSuffix(s.r.text, []byte(" EXISTS"))
 		if ok {
-			count, _ = strconv.Atoi(string(bytes.TrimPrefix(number, []byte("* "))))
+			n, _ := strconv.Atoi(string(bytes.TrimPrefix(number, []byte("* "))))
+			s.count = max(n, 0)
 		}
 	})
-	return max(count, 0), err
 }
 
 func (s *imapSession) envelopes(set string) error {
 	return s.command("FETCH envelopes", "FETCH "+set+" (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)", nil)
 }
 
-// read fetches the bodies of the last n of count messages one by one, as a reader
-// would, and marks them as seen.
-func (s *imapSession) read(count, n int, op *operation) error {
-	for i := count - n + 1; i <= count; i++ {
+// read fetches the bodies of the last n messages one by one, as a reader would.
+func (s *imapSession) read(n int, op *operation) error {
+	for i := s.count - n + 1; i <= s.count; i++ {
 		err := s.command("FETCH body", "FETCH "+strconv.Itoa(i)+" BODY.PEEK[]", func() { op.bytes += s.r.literal })
 		if err != nil {
 			return err
 		}
 	}
-	return s.command("STORE", "STORE "+newest(count, n)+` +FLAGS (\Seen)`, nil)
+	return nil
 }
 
 // command sends a command and reads its responses; untagged, unless nil, sees

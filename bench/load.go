@@ -42,6 +42,7 @@ type load struct {
 	duration time.Duration
 	count    int64
 	users    *users
+	pace     func(context.Context) error // of a closed loop; nil: none
 	open     func(worker int) session
 	rec      *recorder
 
@@ -75,6 +76,9 @@ func (l *load) closedWorker(ctx, start context.Context, worker int) {
 	defer s.close()
 	var pause backoff
 	for start.Err() == nil {
+		if l.pace != nil && l.pace(start) != nil {
+			return
+		}
 		n := l.next.Add(1) - 1
 		if l.count > 0 && n >= l.count {
 			return

@@ -58,6 +58,29 @@ func TestClosedLoopCounts(t *testing.T) {
 	})
 }
 
+func TestPaceHoldsAClosedLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := make(chan struct{}, 10)
+		for range cap(tokens) {
+			tokens <- struct{}{}
+		}
+		l := fakeLoad(takes(time.Millisecond))
+		l.conns, l.duration = 4, time.Second
+		l.pace = func(ctx context.Context) error {
+			select {
+			case <-tokens:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		l.run(t.Context())
+		if done, failed := l.rec.counts(); done != 10 || failed != 0 {
+			t.Errorf("%d done, %d failed; want 10, 0", done, failed)
+		}
+	})
+}
+
 // A worker whose connections break must not fill the run with failures.
 func TestClosedLoopBacksOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

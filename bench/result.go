@@ -102,7 +102,7 @@ func (t *trial) measure(ctx context.Context, res *Result) error {
 	self := ownCPU()
 	l := &load{
 		conns: cfg.Conns, rate: cfg.Rate, duration: cfg.Duration, count: cfg.Count,
-		users: newUsers(cfg), open: t.open, rec: rec,
+		users: newUsers(cfg), pace: cfg.Pace, open: t.open, rec: rec,
 	}
 	watch := startWatch(cfg, t.phase, rec.counts)
 	begin := time.Now()

@@ -183,13 +183,12 @@ func (s *imapSession) search(ctx context.Context, user int, run string, found fu
 	if err := s.login(ctx, user); err != nil {
 		return err
 	}
-	count, err := s.selectInbox()
-	if err != nil {
+	if err := s.selectInbox(); err != nil {
 		return err
 	}
-	if count > 0 {
+	if s.count > 0 {
 		s.r.keep = true
-		err = s.command("FETCH subjects", "FETCH 1:* BODY.PEEK[HEADER.FIELDS (SUBJECT)]", func() {
+		err := s.command("FETCH subjects", "FETCH 1:* BODY.PEEK[HEADER.FIELDS (SUBJECT)]", func() {
 			s.c.arm(s.cfg.Timeout)
 			if n, ok := findToken(string(s.r.text), run); ok {
 				found(n)

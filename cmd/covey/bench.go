@@ -56,8 +56,9 @@ type (
 	}
 	benchIMAPCmd struct {
 		benchFlags
-		Envelopes int `help:"Envelopes to fetch." default:"20"`
-		Bodies    int `help:"Bodies to fetch, and to mark as seen." default:"4"`
+		Envelopes int    `help:"Envelopes to fetch." default:"20"`
+		Bodies    int    `help:"Bodies to fetch, and to mark as seen." default:"4"`
+		Keep      string `help:"Do that once and measure only what comes after it, again and again: login, or mailbox, which stays selected." enum:"nothing,login,mailbox" default:"nothing"`
 	}
 )
 
@@ -110,7 +111,7 @@ func (c *benchPOP3Cmd) Run(ctx context.Context, io stdio) error {
 // Run reads by IMAP.
 func (c *benchIMAPCmd) Run(ctx context.Context, io stdio) error {
 	cfg := c.config(bench.IMAP)
-	cfg.Envelopes, cfg.Retrieve = orNone(c.Envelopes), orNone(c.Bodies)
+	cfg.Envelopes, cfg.Retrieve, cfg.Keep = orNone(c.Envelopes), orNone(c.Bodies), bench.Keep(c.Keep)
 	return c.run(ctx, io, cfg)
 }
 

@@ -68,6 +68,7 @@ func TestBenchAgainstANode(t *testing.T) {
 		{"lmtp", at["lmtp"], "--count=20", "--verify=imaps://" + at["imaps"]},
 		{"pop3", at["pop3"], "--count=20", "--conns=1", "--retr=2", "--delete"},
 		{"imap", at["imap"], "--count=20", "--envelopes=3", "--bodies=2"},
+		{"imap", at["imap"], "--count=20", "--keep=mailbox", "--conns=2", "--envelopes=3", "--bodies=2"},
 		{"imap", at["imaps"], "--count=8", "--tls=implicit", "--envelopes=0", "--bodies=0"},
 	} {
 		exit, out, errs := runBench(t, append(args, "--json")...)

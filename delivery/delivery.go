@@ -35,7 +35,16 @@ type Config struct {
 	Mailboxes *mailbox.Service // required
 	Shards    mailbox.Shards   // required
 	Room      func() error     // covey.DiskFull while nothing can be stored; nil: there is always room
-	Now       func() time.Time // nil: time.Now
+
+	// Reachable returns nil if a shard can take messages now, perhaps after a wait
+	// of two seconds at most. Nil: every shard always can.
+	Reachable func(context.Context, covey.ShardID) error
+
+	// Full reports whether an account whose shard has no replica here is over its
+	// quota, as far as its shard's leader has said. Nil: none is.
+	Full func(covey.AccountID) bool
+
+	Now func() time.Time // nil: time.Now
 }
 
 // A Service is safe for concurrent use.
@@ -48,6 +57,12 @@ type Service struct {
 func New(cfg Config) *Service {
 	if cfg.Room == nil {
 		cfg.Room = func() error { return nil }
+	}
+	if cfg.Reachable == nil {
+		cfg.Reachable = func(context.Context, covey.ShardID) error { return nil }
+	}
+	if cfg.Full == nil {
+		cfg.Full = func(covey.AccountID) bool { return false }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -70,6 +85,9 @@ func (s *Service) Recipient(ctx context.Context, to covey.Address) (Recipient, e
 		return Recipient{}, err
 	}
 	for _, t := range targets {
+		if err := s.cfg.Reachable(ctx, t.Shard); err != nil {
+			return Recipient{}, err
+		}
 		if err := s.hasRoom(t); err != nil {
 			return Recipient{}, err
 		}
@@ -84,6 +102,12 @@ func (s *Service) hasRoom(t directory.Account) error {
 		return nil
 	}
 	r, err := s.cfg.Shards.Local(t.Shard)
+	if errors.Is(err, covey.Unavailable) { // its replicas are elsewhere
+		if s.cfg.Full(t.ID) {
+			return covey.Errorf(covey.OverQuota, "account %s is over its quota of %d bytes", t.Address, t.Quota)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}

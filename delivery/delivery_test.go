@@ -14,6 +14,7 @@ import (
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/delivery"
 	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/mailbox"
 	"github.com/covey-mail/covey/mailbox/mailboxtest"
 	"github.com/covey-mail/covey/storage"
 )
@@ -130,6 +131,35 @@ func TestRecipientErrors(t *testing.T) {
 	f.deliver(t, text, "full")
 	for local, want := range map[string]covey.Kind{"nobody": covey.NotFound, "full": covey.OverQuota, "withfull": covey.OverQuota} {
 		if _, err := f.Recipient(t.Context(), covey.Address{Local: local, Domain: "example.org"}); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", local, err, want)
+		}
+	}
+}
+
+// faraway is a cluster whose shards have no replica on this node.
+type faraway struct{ mailbox.Shards }
+
+func (faraway) Local(id covey.ShardID) (storage.Reader, error) {
+	return nil, covey.Errorf(covey.Unavailable, "shard %d is elsewhere", id)
+}
+
+// What is known here of shards that are elsewhere decides, recipient by recipient.
+func TestRecipientsElsewhere(t *testing.T) {
+	a, b, full := person(1, 1, "a"), person(2, 2, "b"), person(3, 1, "full")
+	a.Quota, full.Quota = 1, 1
+	svc := delivery.New(delivery.Config{
+		Directory: people{"a": {a}, "b": {b}, "full": {full}},
+		Mailboxes: mailboxtest.New(t, 1).Service, Shards: faraway{},
+		Full: func(id covey.AccountID) bool { return id == full.ID },
+		Reachable: func(_ context.Context, id covey.ShardID) error {
+			if id == b.Shard {
+				return covey.Errorf(covey.Unavailable, "shard %d has no quorum", id)
+			}
+			return nil
+		},
+	})
+	for local, want := range map[string]error{"a": nil, "b": covey.Unavailable, "full": covey.OverQuota} {
+		if _, err := svc.Recipient(t.Context(), covey.Address{Local: local, Domain: "example.org"}); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", local, err, want)
 		}
 	}

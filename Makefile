@@ -32,7 +32,7 @@ bench:
 # Beside Postfix's smtp-sink and Dovecot, on this machine. For a look:
 # make bench-peers PEERS='-rounds 1 -duration 2s -readers 256'
 bench-peers:
-	go run ./test/peers $(PEERS)
+	go run ./test/figures peers $(PEERS)
 
 # The real binary with real clients: curl, swaks, mbsync, Python's libraries.
 scenarios:

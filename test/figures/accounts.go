@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"crypto/sha512"
 	"encoding/base64"
 	"fmt"
 	"strings"
-
-	"github.com/covey-mail/covey/test/process"
 )
 
 // account is a mailbox that every server has, with the same hash of the same
@@ -30,32 +27,11 @@ func makeAccounts(name string, count int) []account {
 	return list
 }
 
-// startCovey starts one node with the accounts, its data below dir. All is as by
-// default but the number of connections from one address.
-func startCovey(ctx context.Context, bin, dir string, accounts []account) (*server, error) {
-	n, err := process.Launch(bin, dir, "COVEY_LIMITS_PER_ADDRESS=2000")
-	if err != nil {
-		return nil, err
-	}
-	stop := func() {
-		if n.Stop() != nil {
-			n.Kill()
-		}
-	}
+// userLines are the accounts as covey user import takes them.
+func userLines(accounts []account) string {
 	var lines strings.Builder
 	for _, a := range accounts {
 		fmt.Fprintf(&lines, "%s %s\n", a.address, a.hash)
 	}
-	if _, err = n.Covey(ctx, "", "domain", "add", domain); err == nil {
-		_, err = n.Covey(ctx, lines.String(), "user", "import", "-")
-	}
-	if err != nil {
-		stop()
-		return nil, err
-	}
-	addr := make(map[string]string)
-	for _, p := range []string{"smtp", "lmtp", "pop3", "imap"} {
-		addr[p] = n.Addr(p)
-	}
-	return &server{name: "covey", pid: n.PID(), addr: addr, stop: stop}, nil
+	return lines.String()
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -54,7 +53,7 @@ type entry struct {
 
 // A board holds all entries.
 type board struct {
-	options
+	*lab
 	servers map[string]*server
 	seed    uint64
 	entries []entry
@@ -96,15 +95,15 @@ func (b *board) config(s *server, p bench.Protocol) bench.Config {
 // fill gives each reader its mail, and logs each in once: what a server does only
 // at a user's first log-in is not measured.
 func (b *board) fill(ctx context.Context, s *server) error {
-	fmt.Fprintf(os.Stderr, "filling the mailboxes of %s\n", s.name)
+	b.say("filling the mailboxes of %s", s.name)
 	cfg := b.config(s, bench.LMTP)
 	cfg.UserPattern, cfg.Users = readerPattern, b.readers
 	cfg.Duration, cfg.Count = 0, int64(b.readers*readerMail)
-	if _, err := b.load(ctx, s, cfg); err != nil {
+	if _, err := b.load(ctx, cfg); err != nil {
 		return err
 	}
 	cfg.Protocol, cfg.Addr, cfg.Count = bench.POP3, s.addr["pop3"], int64(b.readers)
-	_, err := b.load(ctx, s, cfg)
+	_, err := b.load(ctx, cfg)
 	return err
 }
 
@@ -121,35 +120,13 @@ func (b *board) one(ctx context.Context, c contest, name string, p bench.Protoco
 	if round == 0 { // it does not change from round to round
 		cfg.Ceiling = min(b.duration, 3*time.Second)
 	}
-	fmt.Fprintf(os.Stderr, "round %d of %d: %s: %s\n", round+1, b.rounds, c.name, name)
-	res, err := b.load(ctx, s, cfg)
+	b.say("round %d of %d: %s: %s", round+1, b.rounds, c.name, name)
+	res, err := b.load(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	b.entries = append(b.entries, entry{c.name, name, round, res})
 	return nil
-}
-
-// A few POP3 sessions that meet in one mailbox change nothing; more failures than
-// this share make the figures worthless.
-const failuresAllowed = 0.005
-
-// load runs the load. What would make its figures worthless is an error.
-func (b *board) load(ctx context.Context, s *server, cfg bench.Config) (*bench.Result, error) {
-	res, err := bench.Run(ctx, cfg)
-	if err == nil {
-		err = errors.Join(res.Err(), ctx.Err())
-	}
-	if err == nil && float64(res.Failed) > failuresAllowed*float64(res.Done) {
-		err = fmt.Errorf("%d of %d operations failed: %s", res.Failed, res.Failed+res.Done, res.Failures[0].What)
-	}
-	if err == nil && res.Short > 0 {
-		err = fmt.Errorf("%d sessions found too little mail", res.Short)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s with %s: %w", cfg.Protocol, s.name, err)
-	}
-	return res, nil
 }
 
 // median returns the middle of what value says of a server's entries.

@@ -10,16 +10,39 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/covey-mail/covey/test/process"
 )
 
-// A server is one of those compared, running.
+// A server is one of those measured, running.
 type server struct {
 	name string
 	pid  int
 	addr map[string]string // by protocol
-	stop func()            // waits until it has ended
+	dir  string            // of its data; empty: it keeps none
+	node *process.Node     // Covey's; nil for others
+	stop func()            // waits until it has ended; again does nothing
+}
+
+// startCovey starts a node on a data folder.
+func startCovey(bin, dir string, env ...string) (*server, error) {
+	n, err := process.Launch(bin, dir, env...)
+	if err != nil {
+		return nil, err
+	}
+	stop := sync.OnceFunc(func() {
+		if n.Stop() != nil {
+			n.Kill()
+		}
+	})
+	addr := make(map[string]string)
+	for _, p := range []string{"smtp", "submission", "submissions", "lmtp", "pop3", "pop3s", "imap", "imaps", "metrics"} {
+		addr[p] = n.Addr(p)
+	}
+	return &server{name: "covey", pid: n.PID(), addr: addr, dir: dir, node: n, stop: stop}, nil
 }
 
 // startTimeout bounds how long a server may take to listen.
@@ -34,7 +57,7 @@ func launch(ctx context.Context, name string, cmd *exec.Cmd, addr map[string]str
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	s := &server{name: name, pid: cmd.Process.Pid, addr: addr, stop: func() {
+	s := &server{name: name, pid: cmd.Process.Pid, addr: addr, stop: sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
@@ -42,7 +65,7 @@ func launch(ctx context.Context, name string, cmd *exec.Cmd, addr map[string]str
 			_ = cmd.Process.Kill()
 			<-ended
 		}
-	}}
+	})}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for _, a := range addr {

@@ -27,7 +27,7 @@ func TestAccountsHaveTheirNameAsPassword(t *testing.T) {
 }
 
 func filled(rates map[string][]float64) *board {
-	b := &board{servers: map[string]*server{"smtp-sink": {}, "covey": {}}}
+	b := &board{lab: &lab{}, servers: map[string]*server{"smtp-sink": {}, "covey": {}}}
 	for name, list := range rates {
 		for i, r := range list {
 			res := &bench.Result{Rate: r, Server: &bench.ServerUse{CPUMicros: 10 * r}}
@@ -129,9 +129,20 @@ func TestServerThatDoesNotStart(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	for _, o := range []options{{}, {rounds: 1, duration: 1, conns: 64, users: 1, readers: 64}} {
-		if err := run(t.Context(), o); err == nil {
-			t.Errorf("%+v was taken", o)
+	for _, args := range [][]string{{"-rounds", "-1"}, {"-duration", "-1s"}, {"-conns", "many"}, {"written"}, {"-nothing"}} {
+		if _, err := parse("all", args); err == nil {
+			t.Errorf("%q was taken", args)
 		}
+	}
+	o, err := parse("peers", []string{"-rounds", "1", "-conns", "64", "-readers", "64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.forPeers(); err == nil {
+		t.Error("64 connections to 64 mailboxes were taken")
+	}
+	o = options{rounds: 2}
+	if o, err = o.forPeers(); err != nil || o.rounds != 2 || o.conns != 64 || o.duration == 0 {
+		t.Errorf("%+v, %v; want 2 rounds and the defaults", o, err)
 	}
 }

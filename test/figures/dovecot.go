@@ -50,6 +50,7 @@ func startDovecot(ctx context.Context, dir string, accounts []account) (*server,
 		log, _ := os.ReadFile(filepath.Join(dir, "dovecot.log"))
 		return nil, fmt.Errorf("%w\n%s", err, log)
 	}
+	s.dir = dir
 	return s, nil
 }
 

@@ -30,8 +30,12 @@ type Compactor struct {
 // A CompactorConfig says what to compact. Log, Shards and Checkpoint are
 // required.
 type CompactorConfig struct {
-	Log    *seglog.Log
-	Shards map[covey.ShardID]Placer // those whose bodies are in Log: all of them
+	Log *seglog.Log
+
+	// Shards returns those whose bodies are in Log: all of them. It is asked at
+	// the start of a pass; what comes later writes to later segments only. The
+	// map is the Compactor's.
+	Shards func() map[covey.ShardID]Placer
 
 	// Checkpoint makes a group's state durable and tells Log so; it is called for
 	// every group that Log knows.
@@ -60,8 +64,8 @@ const (
 
 // NewCompactor returns a Compactor that has not begun.
 func NewCompactor(cfg CompactorConfig) (*Compactor, error) {
-	if cfg.Log == nil || cfg.Checkpoint == nil {
-		return nil, covey.Errorf(covey.Invalid, "compactor without a log or checkpoints")
+	if cfg.Log == nil || cfg.Shards == nil || cfg.Checkpoint == nil {
+		return nil, covey.Errorf(covey.Invalid, "compactor without a log, shards or checkpoints")
 	}
 	if cfg.PassBytes <= 0 {
 		cfg.PassBytes = 256 << 20
@@ -73,7 +77,6 @@ func NewCompactor(cfg CompactorConfig) (*Compactor, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.Logger = cfg.Logger.With("component", "compactor")
-	cfg.Shards = maps.Clone(cfg.Shards)
 	return &Compactor{cfg: cfg, metrics: cfg.Metrics, damaged: map[uint64]bool{}}, nil
 }
 
@@ -159,9 +162,9 @@ func (c *Compactor) candidates() ([]candidate, error) {
 }
 
 // live adds up what all shards have in each segment.
-func (c *Compactor) live() (map[uint64]Usage, error) {
+func live(shards map[covey.ShardID]Placer) (map[uint64]Usage, error) {
 	sum := map[uint64]Usage{}
-	for id, shard := range c.cfg.Shards {
+	for id, shard := range shards {
 		one, err := shard.Live()
 		if err != nil {
 			return nil, fmt.Errorf("live bytes of shard %d: %w", id, err)
@@ -176,14 +179,14 @@ func (c *Compactor) live() (map[uint64]Usage, error) {
 
 // evacuate copies the live bodies of segments forward, as many as a pass may,
 // and returns those segments that it got through.
-func (c *Compactor) evacuate(ctx context.Context, list []candidate) ([]candidate, error) {
+func (c *Compactor) evacuate(ctx context.Context, shards map[covey.ShardID]Placer, list []candidate) ([]candidate, error) {
 	left := c.cfg.PassBytes
 	for i, s := range list {
 		if left <= 0 {
 			return list[:i], nil
 		}
-		for _, id := range slices.Sorted(maps.Keys(c.cfg.Shards)) {
-			n, err := c.moveOut(ctx, c.cfg.Shards[id], s.Number)
+		for _, id := range slices.Sorted(maps.Keys(shards)) {
+			n, err := c.moveOut(ctx, shards[id], s.Number)
 			if err != nil {
 				return nil, fmt.Errorf("compact segment %d of shard %d: %w", s.Number, id, err)
 			}

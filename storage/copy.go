@@ -30,7 +30,7 @@ func (m *machine) copy(c *Copy, r *Result) error {
 		}
 		m.noteExpunged(from, r.UIDs)
 	}
-	r.Mailbox = m.public(dest)
+	r.Mailbox = dest.public()
 	return nil
 }
 

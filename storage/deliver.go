@@ -137,6 +137,6 @@ func (m *machine) append(c *Append, r *Result) error {
 	uid := m.put(mb, &msg)
 	m.t.addBody(msg.Body, newBody{1, c.Body.Size, extents, c.Summary})
 	r.Placed = []Placed{{Mailbox: mb.ID, UIDValidity: mb.UIDValidity, UID: uid}}
-	r.Mailbox, r.ModSeq = m.public(mb), msg.ModSeq
+	r.Mailbox, r.ModSeq = mb.public(), msg.ModSeq
 	return nil
 }

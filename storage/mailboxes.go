@@ -18,13 +18,6 @@ func (mb *mailbox) public() Mailbox {
 	return p
 }
 
-// public returns a row with its subscription, which is a name's.
-func (m *machine) public(mb *mailbox) Mailbox {
-	p := mb.public()
-	p.Subscribed = m.t.subscribed(mb.Account, mb.Name)
-	return p
-}
-
 // makeMailbox makes a mailbox that can be selected, and the levels above it that
 // are missing; in place of a name that cannot be, if there is one. A default
 // folder gets its own use.
@@ -108,7 +101,7 @@ func (m *machine) create(c *CreateMailbox, r *Result) error {
 		if !c.IfMissing {
 			return covey.Errorf(covey.Exists, "mailbox %q of account %d", name, c.Account)
 		}
-		r.Mailbox = m.public(mb)
+		r.Mailbox = mb.public()
 		return nil
 	}
 	have := 0
@@ -120,7 +113,7 @@ func (m *machine) create(c *CreateMailbox, r *Result) error {
 	}
 	m.tick(c.Time)
 	mb := m.makeMailbox(c.Account, name, c.Use)
-	r.Mailbox, r.ModSeq = m.public(mb), mb.HighestModSeq
+	r.Mailbox, r.ModSeq = mb.public(), mb.HighestModSeq
 	return nil
 }
 

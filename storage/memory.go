@@ -135,11 +135,6 @@ func (t *memory) subscriptions(id covey.AccountID) []string {
 	return nil
 }
 
-func (t *memory) subscribed(id covey.AccountID, name string) bool {
-	a := t.byAccount[id]
-	return a != nil && a.subscriptions[name]
-}
-
 func (t *memory) subscribe(id covey.AccountID, name string) { t.names(id).subscriptions[name] = true }
 
 func (t *memory) unsubscribe(id covey.AccountID, name string) {

@@ -331,7 +331,7 @@ func (s *shard) Mailbox(id covey.AccountID, name string) (Mailbox, error) {
 		if mb == nil {
 			return covey.Errorf(covey.NotFound, "mailbox %q of account %d", clean, id)
 		}
-		out = s.m.public(mb)
+		out = mb.public()
 		return nil
 	})
 	return out, err
@@ -344,7 +344,7 @@ func (s *shard) View(a covey.AccountID, id covey.MailboxID) (out Mailbox, uids [
 		if err != nil {
 			return err
 		}
-		out = s.m.public(mb)
+		out = mb.public()
 		if mb.Messages > 0 {
 			uids = s.m.t.uids(id)
 		}
@@ -394,7 +394,7 @@ func (s *shard) Changes(a covey.AccountID, id covey.MailboxID, since covey.ModSe
 		if err != nil {
 			return err
 		}
-		out.Mailbox = s.m.public(mb)
+		out.Mailbox = mb.public()
 		if since >= mb.HighestModSeq {
 			return nil
 		}

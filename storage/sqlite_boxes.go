@@ -168,10 +168,6 @@ func (d *database) subscriptions(id covey.AccountID) []string {
 	return list
 }
 
-func (d *database) subscribed(id covey.AccountID, name string) bool {
-	return d.query("SELECT count(*) FROM subscription WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name).one() > 0
-}
-
 func (d *database) subscribe(id covey.AccountID, name string) {
 	d.change("INSERT OR IGNORE INTO subscription VALUES (?, ?)").int(int64(id)).text(name).run()
 }

@@ -121,7 +121,7 @@ type Mailbox struct {
 	Name          string
 	Use           SpecialUse
 	NoSelect      bool // a name with children, without messages
-	Subscribed    bool
+	Subscribed    bool // told by Mailboxes alone: it belongs to the name
 	UIDValidity   uint32
 	UIDNext       covey.UID
 	HighestModSeq covey.ModSeq

@@ -38,7 +38,6 @@ type tables interface {
 
 	// subscriptions returns the names subscribed to, ascending.
 	subscriptions(covey.AccountID) []string
-	subscribed(covey.AccountID, string) bool
 	subscribe(covey.AccountID, string)
 	unsubscribe(covey.AccountID, string)
 

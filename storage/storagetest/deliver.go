@@ -305,7 +305,7 @@ func testAppend(t *testing.T, open Opener) {
 	mb := d.mailbox(1, "Drafts")
 	d.same("mailbox", r.Mailbox, mb)
 	d.same("mailbox", mb, storage.Mailbox{
-		ID: 1, Account: 1, Name: "Drafts", Use: storage.Drafts, Subscribed: true, UIDValidity: uint32(noon.Unix()), UIDNext: 2,
+		ID: 1, Account: 1, Name: "Drafts", Use: storage.Drafts, UIDValidity: uint32(noon.Unix()), UIDNext: 2,
 		HighestModSeq: 2, Messages: 1, Bytes: 12, Keywords: []string{"$Later"},
 	})
 	d.same("message", d.messages(storage.Query{Mailbox: mb.ID}), []storage.Message{

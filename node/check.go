@@ -104,7 +104,9 @@ func (n *Node) check(ctx context.Context) admin.CheckResult {
 	c := checker{ctx: ctx}
 	c.problems("directory", n.directoryState.Check(ctx))
 	for id := covey.ShardID(1); id <= covey.ShardID(n.folder.self.Shards); id++ {
-		c.shard(id, n.shards.states[id], n.seglog)
+		if st, ok := n.states.get(id); ok {
+			c.shard(id, st, n.seglog)
+		}
 	}
 	return c.res
 }

@@ -4,20 +4,15 @@ import (
 	"context"
 	"time"
 
-	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/storage"
 )
 
 // startCompactor runs compaction until ctx ends.
 func (n *Node) startCompactor(ctx context.Context) error {
-	placers := make(map[covey.ShardID]storage.Placer, len(n.shards.states))
-	for id, st := range n.shards.states {
-		placers[id] = st
-	}
 	tick := time.NewTicker(time.Duration(n.cfg.Limits.CompactEvery))
 	m := storage.NewCompactorMetrics()
 	c, err := storage.NewCompactor(storage.CompactorConfig{
-		Log: n.seglog, Shards: placers, Checkpoint: n.host.Checkpoint, Tick: tick.C, Metrics: m, Logger: n.cfg.Logger,
+		Log: n.seglog, Shards: n.states.placers, Checkpoint: n.host.Checkpoint, Tick: tick.C, Metrics: m, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		return err

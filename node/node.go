@@ -27,6 +27,7 @@ import (
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
+	"github.com/covey-mail/covey/node/route"
 	"github.com/covey-mail/covey/replica"
 	"github.com/covey-mail/covey/storage"
 	"github.com/covey-mail/covey/storage/seglog"
@@ -46,7 +47,9 @@ type Node struct {
 	connMetrics *serve.Metrics
 	conns       int // most connections of each listener
 
-	shards         shards
+	states         *states
+	table          *route.Table
+	shards         *route.Shards
 	directory      *directory.Service
 	directoryState *directory.State
 	logon          *logon.Service
@@ -166,7 +169,8 @@ func (n *Node) openShards() error {
 	if err := n.folder.fs.MkdirAll(n.folder.path("shards"), 0o700); err != nil {
 		return fmt.Errorf("make folder for shards: %w", err)
 	}
-	n.shards = newShards(n.host)
+	n.states, n.table = newStates(), route.NewTable()
+	n.shards = route.NewShards(route.Config{Self: n.folder.id, Table: n.table, Groups: n.host, Local: n.states.reader})
 	// Before the states, which call it as soon as commands are applied.
 	n.mailboxes = mailbox.New(mailbox.Config{
 		Shards: n.shards, Bodies: n.seglog, Room: n.disk.room, Logger: n.cfg.Logger,
@@ -180,7 +184,7 @@ func (n *Node) openShards() error {
 		if err := n.add(id, st); err != nil {
 			return err
 		}
-		n.shards.states[id] = st
+		n.states.add(id, st)
 	}
 	return nil
 }
@@ -227,7 +231,15 @@ func (n *Node) elect(ctx context.Context) error {
 			return err
 		}
 	}
+	n.learnLeaders()
 	return nil
+}
+
+// learnLeaders tells the routes what this node's groups know.
+func (n *Node) learnLeaders() {
+	for _, g := range n.host.Status() {
+		n.table.Learn(g.Group, g.Term, g.Leader)
+	}
 }
 
 // awaitLeader waits for one group. After a crash there may be much to apply

@@ -32,7 +32,7 @@ func (n *Node) status(context.Context, admin.Empty) (admin.Status, error) {
 		if g.Fault != nil {
 			sh.Stopped = g.Fault.Error()
 		}
-		if st, ok := n.shards.states[g.Group]; ok {
+		if st, ok := n.states.get(g.Group); ok {
 			live, err := st.Live()
 			if err != nil && sh.Stopped == "" { // the rest is still worth knowing
 				sh.Stopped = err.Error()

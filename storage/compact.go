@@ -24,6 +24,7 @@ import (
 type Compactor struct {
 	cfg     CompactorConfig
 	metrics *CompactorMetrics
+	shards  map[covey.ShardID]Placer // of the pass under way
 	damaged map[uint64]bool // segments with bodies that cannot be copied; left for repair
 }
 
@@ -104,6 +105,7 @@ func (c *Compactor) Run(ctx context.Context) error {
 // stops between two batches and returns ctx's error. It is not to be called
 // beside itself or Run.
 func (c *Compactor) Pass(ctx context.Context) error {
+	c.shards = c.cfg.Shards()
 	list, err := c.candidates()
 	if err != nil || len(list) == 0 {
 		return err
@@ -162,9 +164,9 @@ func (c *Compactor) candidates() ([]candidate, error) {
 }
 
 // live adds up what all shards have in each segment.
-func live(shards map[covey.ShardID]Placer) (map[uint64]Usage, error) {
+func (c *Compactor) live() (map[uint64]Usage, error) {
 	sum := map[uint64]Usage{}
-	for id, shard := range shards {
+	for id, shard := range c.shards {
 		one, err := shard.Live()
 		if err != nil {
 			return nil, fmt.Errorf("live bytes of shard %d: %w", id, err)
@@ -179,14 +181,14 @@ func live(shards map[covey.ShardID]Placer) (map[uint64]Usage, error) {
 
 // evacuate copies the live bodies of segments forward, as many as a pass may,
 // and returns those segments that it got through.
-func (c *Compactor) evacuate(ctx context.Context, shards map[covey.ShardID]Placer, list []candidate) ([]candidate, error) {
+func (c *Compactor) evacuate(ctx context.Context, list []candidate) ([]candidate, error) {
 	left := c.cfg.PassBytes
 	for i, s := range list {
 		if left <= 0 {
 			return list[:i], nil
 		}
-		for _, id := range slices.Sorted(maps.Keys(shards)) {
-			n, err := c.moveOut(ctx, shards[id], s.Number)
+		for _, id := range slices.Sorted(maps.Keys(c.shards)) {
+			n, err := c.moveOut(ctx, c.shards[id], s.Number)
 			if err != nil {
 				return nil, fmt.Errorf("compact segment %d of shard %d: %w", s.Number, id, err)
 			}

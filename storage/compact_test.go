@@ -49,7 +49,7 @@ func startMachine(t testing.TB, disk *durabletest.Disk, dir string) *machine {
 		m.states[id], placers[id] = s, s
 		m.replay(id)
 	}
-	m.c, err = storage.NewCompactor(storage.CompactorConfig{Log: log, Shards: placers, Checkpoint: m.checkpoint})
+	m.c, err = storage.NewCompactor(storage.CompactorConfig{Log: log, Shards: func() map[covey.ShardID]storage.Placer { return placers }, Checkpoint: m.checkpoint})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +332,10 @@ func TestCompactorRun(t *testing.T) {
 	tick := make(chan time.Time)
 	metrics := storage.NewCompactorMetrics()
 	c, err := storage.NewCompactor(storage.CompactorConfig{
-		Log: m.log, Shards: map[covey.ShardID]storage.Placer{1: m.states[1], 2: m.states[2]},
+		Log: m.log,
+		Shards: func() map[covey.ShardID]storage.Placer {
+			return map[covey.ShardID]storage.Placer{1: m.states[1], 2: m.states[2]}
+		},
 		Checkpoint: m.checkpoint, Tick: tick, Metrics: metrics, PassBytes: 1,
 	})
 	if err != nil {

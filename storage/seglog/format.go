@@ -56,7 +56,8 @@ package seglog
 //	               longer needed
 //	6 snapshot     of the state that came         conf. The group's log is empty behind it
 //	7 body copy    segment and offset it was      the bytes
-//	               copied from
+//	               copied from; 0, 0: it came
+//	               from another node
 //	8 footer       number of items                the items, 32 octets each
 //	9 trailer      offset of the footer; 0        none. The last 40 octets of the file
 //

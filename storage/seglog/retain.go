@@ -14,6 +14,7 @@ type SegmentInfo struct {
 	Size   int64 // bytes up to the end of its records; of a sealed segment, of the file
 	Sealed bool  // takes no more records
 	Needed bool  // holds an entry that a group still keeps, for its own start or for followers
+	Held   bool  // a Hold keeps it
 }
 
 // Applied tells that the group's database has an fsynced checkpoint that covers
@@ -43,7 +44,7 @@ func (l *Log) Segments() []SegmentInfo {
 	l.mu.RLock()
 	infos := make([]SegmentInfo, len(l.segments))
 	for i, s := range l.segments {
-		infos[i] = SegmentInfo{Number: s.number, Size: s.end, Sealed: s.sealed}
+		infos[i] = SegmentInfo{Number: s.number, Size: s.end, Sealed: s.sealed, Held: l.held[s.number] > 0}
 		if s.sealed {
 			infos[i].Size = s.size
 		}
@@ -72,9 +73,9 @@ func (g *Group) within(segment uint64) (from, to uint64) {
 	return g.prev.index + uint64(i), g.prev.index + uint64(j)
 }
 
-// Remove deletes a segment. The newest one, and one with an entry above its
-// group's Applied, is covey.InUse; entries that are only kept for followers go
-// with it. The caller vouches that no body in it is referred to. Reads under way
+// Remove deletes a segment. The newest one, one with an entry above its group's
+// Applied, and one that a Hold keeps, is covey.InUse; entries that are only kept
+// for followers go with it. The caller vouches that no body in it is referred to. Reads under way
 // end as if it were there, or with covey.NotFound.
 //
 // When it returns nil, the segment will not come back; after an error it may be
@@ -92,12 +93,15 @@ func (l *Log) Remove(number uint64) error {
 	if s == l.newest {
 		return covey.Errorf(covey.InUse, "remove segment %d: it is the newest", number)
 	}
+	if err := l.unheld(number); err != nil {
+		return err
+	}
 	if err := l.release(number); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.segments = slices.DeleteFunc(l.segments, func(t *segment) bool { return t == s })
-	l.mu.Unlock()
+	if err := l.forget(s); err != nil {
+		return err
+	}
 	l.files.drop(s)
 	if err := l.discard(filepath.Join(l.cfg.Dir, segmentName(number))); err != nil {
 		return l.fail(err)
@@ -105,6 +109,31 @@ func (l *Log) Remove(number uint64) error {
 	if err := l.cfg.FS.SyncDir(l.cfg.Dir); err != nil {
 		return l.fail(err)
 	}
+	return nil
+}
+
+// unheld refuses a segment that is held. It is asked before entries are let go.
+func (l *Log) unheld(number uint64) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.unheldLocked(number)
+}
+
+func (l *Log) unheldLocked(number uint64) error {
+	if n := l.held[number]; n > 0 {
+		return covey.Errorf(covey.InUse, "remove segment %d: it is held by %d", number, n)
+	}
+	return nil
+}
+
+// forget takes a segment off the list, unless it is held by now.
+func (l *Log) forget(s *segment) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.unheldLocked(s.number); err != nil {
+		return err
+	}
+	l.segments = slices.DeleteFunc(l.segments, func(t *segment) bool { return t == s })
 	return nil
 }
 

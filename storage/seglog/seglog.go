@@ -7,7 +7,8 @@
 // takes batches of changes of many groups, each written with one write and one
 // fsync, and says where an entry's bytes lie. What is needed no more goes by
 // whole segments: the caller moves live bodies forward with CopyBodies, tells by
-// Applied what its checkpoints cover, and calls Remove.
+// Applied what its checkpoints cover, and calls Remove. A Hold keeps segments
+// that somebody reads, or fills with bodies of another node.
 //
 // Limits: 256 MiB per entry, 1 GiB per batch, 2 GiB per segment, 65,536 groups.
 package seglog
@@ -81,8 +82,9 @@ type Log struct {
 
 	mu       sync.RWMutex // guards what follows
 	groups   map[covey.ShardID]*Group
-	segments []*segment // ascending
-	err      error      // why the log is closed for good
+	segments []*segment     // ascending
+	held     map[uint64]int // segments that may not be removed: by how many Holds
+	err      error          // why the log is closed for good
 	closed   bool
 
 	failed chan struct{} // closed when err is set
@@ -97,7 +99,7 @@ func Open(cfg Config) (*Log, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	l := &Log{cfg: cfg, groups: make(map[covey.ShardID]*Group), failed: make(chan struct{})}
+	l := &Log{cfg: cfg, groups: make(map[covey.ShardID]*Group), held: make(map[uint64]int), failed: make(chan struct{})}
 	l.cache.limit = cfg.CacheBytes
 	if err := l.recover(); err != nil {
 		l.closeFiles()

@@ -130,6 +130,30 @@ func TestRefusedMessagesKeepTheConnection(t *testing.T) {
 	}
 }
 
+// Who logs in is the sender, in the envelope and in the message.
+func TestAuthenticatedSession(t *testing.T) {
+	var sent bytes.Buffer
+	in := "220 hi\r\n250 AUTH PLAIN\r\n235 in\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n"
+	cfg, err := Config{Protocol: SMTP, Addr: "here", Count: 1, Users: 10, UserPattern: "u%d@x", Password: "pw%d", Auth: true}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := factory(cfg, "run")(0).(*smtpSession)
+	s.c = &conn{r: bufio.NewReader(strings.NewReader(in)), w: bufio.NewWriter(&sent)}
+	if err := s.greet(7); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.transaction(&operation{user: 3}); err != nil {
+		t.Fatal(err)
+	}
+	// printf '\0u7@x\0pw7' | base64
+	for _, want := range []string{"\r\nAUTH PLAIN AHU3QHgAcHc3\r\n", "MAIL FROM:<u7@x>\r\nRCPT TO:<u3@x>", "\r\nFrom: Bench <u7@x>\r\nTo: <u3@x>"} {
+		if !strings.Contains(sent.String(), want) {
+			t.Errorf("%q was not sent, but\n%s", want, sent.String()[:300])
+		}
+	}
+}
+
 // A server that accepts DATA after refusing the recipient waits for a message.
 func TestPipelinedDataWithoutRecipient(t *testing.T) {
 	var sent bytes.Buffer

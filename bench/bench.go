@@ -76,7 +76,8 @@ type Config struct {
 	UserPattern string // with one %d, such as the default, user%05d@example.org
 	Password    string // fixed, or with one %d; empty: the user's local part
 
-	From       string // sender; bench@example.net
+	From       string // sender; bench@example.net; with Auth the user
+	Auth       bool   // SMTP: each connection logs in as the user of its first message and sends as him
 	Size       int    // bytes of a message with its header; 8 KiB
 	PerSession int    // messages a connection carries; 0: as many as it will
 	Pipeline   bool   // MAIL, RCPT and DATA in one write (RFC 2920)
@@ -164,6 +165,7 @@ func (c *Config) validate() error {
 		{!(c.Rate >= 0 && c.Rate <= maxRate), "rate: 0 to 1,000,000 a second"},
 		{c.Users < 1 || c.Users > maxUsers, "users: 1 to 10,000,000"},
 		{c.Size < 1 || c.Size > maxSize, "size: 1 byte to 1 GiB"},
+		{c.Auth && c.Protocol != SMTP, "only smtp logs in to send"},
 		{c.PerSession < 0, "messages a connection cannot be negative"},
 		{c.Verify != "" && c.Protocol != SMTP && c.Protocol != LMTP, "only what smtp and lmtp send can be verified"},
 		{!patternOK(c.UserPattern, c.Users > 1), "the user pattern needs one %d, such as user%05d@example.org, and no spaces"},

@@ -121,6 +121,7 @@ func TestConfigRefusesNonsense(t *testing.T) {
 		"padded":        func(c *Config) { c.UserPattern = "%5d@example.org" },
 		"line end":      func(c *Config) { c.UserPattern = "a\r\nb%d@example.org" },
 		"password":      func(c *Config) { c.Password = "a\nb" },
+		"auth":          func(c *Config) { c.Protocol, c.Auth = LMTP, true },
 		"sender":        func(c *Config) { c.From = "a@example.net>\r\nDATA" },
 		"verify url":    func(c *Config) { c.Verify = "http://localhost" },
 		"verify no url": func(c *Config) { c.Verify = "imap" },
@@ -170,7 +171,7 @@ func TestTable(t *testing.T) {
 	res := &Result{
 		Protocol: SMTP, Addr: "host:25", Conns: 64, OpenRate: 500, Seconds: 2, Done: 1000, Failed: 3, Rate: 500, MiBRate: 3.9,
 		Failures: []FailureClass{{"RCPT: 550 no", 3, "do something"}}, Waited: 4, Overflow: 5, Short: 6,
-		Latency: Latency{1, 2, 3, 4, 5}, Server: &ServerUse{CPUMicros: 100, CPUs: 0.05, Written: -1, Resident: 1 << 20},
+		Latency: Latency{1, 2, 3, 4, 5}, Accept: Latency{0.5, 1, 1.5, 2, 2.5}, Server: &ServerUse{CPUMicros: 100, CPUs: 0.05, Written: -1, Resident: 1 << 20},
 		Ceiling: 600, Generator: 0.5, Limited: "because", Verify: &Verified{Acknowledged: 1000, Lost: 1, Unread: 2, Why: "closed"},
 	}
 	var b strings.Builder
@@ -178,7 +179,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"open loop, 500/s planned", "3 × RCPT: 550 no", "do something", "p99.9 4.00", "100.0 µs an operation", "not known: /proc/PID/io",
+		"open loop, 500/s planned", "3 × RCPT: 550 no", "do something", "p99.9 4.00", "end of DATA to reply  p50 0.50", "100.0 µs an operation", "not known: /proc/PID/io",
 		"600.0/s against a discarding sink", "the generator was the limit: because", "1 lost", "2 mailboxes could not be read: closed",
 		"4 operations for a free connection", "5 operations never began", "6 sessions found fewer",
 	} {

@@ -60,12 +60,15 @@ type composer struct {
 
 func newComposer(cfg Config, template []byte, run string, worker int) *composer {
 	c := &composer{size: cfg.Size, template: template, run: run, rng: mrand.NewPCG(cfg.Seed, uint64(worker)+3)}
-	c.top = "From: Bench <" + cfg.From + ">\r\nTo: <"
+	c.sender(cfg.From)
 	c.middle = ">\r\nDate: " + time.Now().Format(time.RFC1123Z) +
 		"\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\nSubject: " + tokenPrefix
 	copy(c.line[:], template[:lineSize])
 	return c
 }
+
+// sender sets whom the following messages are from.
+func (c *composer) sender(from string) { c.top = "From: Bench <" + from + ">\r\nTo: <" }
 
 // write writes message n to the recipient, without the final dot, and returns
 // its size. No line begins with a dot.

@@ -23,10 +23,11 @@ type operation struct {
 	user    int
 	planned time.Time // its latency counts from here
 
-	ended time.Time // set by done; zero: when do returns
-	fate  fate
-	bytes int64 // of messages sent or read
-	short bool  // the mailbox had fewer messages than were to be read
+	handed time.Time // when the end of a message was given to the server
+	ended  time.Time // set by done; zero: when do returns
+	fate   fate
+	bytes  int64 // of messages sent or read
+	short  bool  // the mailbox had fewer messages than were to be read
 }
 
 // done marks the end of what counts as latency.

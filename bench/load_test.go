@@ -121,6 +121,26 @@ func TestOpenLoopCountsFromThePlan(t *testing.T) {
 	})
 }
 
+// What a message waited before its end was sent is latency, but not the server's
+// at the end of DATA.
+func TestAcceptLatencyCountsFromTheEndOfTheMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := fakeLoad(func(_ context.Context, op *operation) error {
+			<-time.After(300 * time.Millisecond)
+			op.handed = time.Now()
+			<-time.After(20 * time.Millisecond)
+			return nil
+		})
+		l.conns, l.count = 2, 10
+		l.run(t.Context())
+		var res Result
+		res.take(l.rec, time.Second)
+		if res.Latency.P50 != 320 || res.Accept.P50 != 20 || res.Accept.Max != 20 {
+			t.Errorf("latency %+v, from the end of the message %+v; want 320 and 20 ms", res.Latency, res.Accept)
+		}
+	})
+}
+
 // With workers to spare, slow operations delay no arrival.
 func TestOpenLoopMakesWorkersAsNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

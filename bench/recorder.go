@@ -6,6 +6,7 @@ import "sync"
 type recorder struct {
 	mu       sync.Mutex // guards the following fields
 	latency  histogram
+	accept   histogram // from the end of a message to its reply
 	failed   int64
 	classes  classes
 	bytes    int64
@@ -31,6 +32,9 @@ func (r *recorder) record(op *operation, err error) {
 		return
 	}
 	r.latency.add(op.ended.Sub(op.planned))
+	if !op.handed.IsZero() {
+		r.accept.add(op.ended.Sub(op.handed))
+	}
 	r.bytes += op.bytes
 	if op.short {
 		r.short++

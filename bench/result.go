@@ -27,6 +27,7 @@ type Result struct {
 	Rate     float64        `json:"rate"`                     // done a second
 	MiBRate  float64        `json:"mib_per_second"`           // of messages
 	Latency  Latency        `json:"latency_ms"`
+	Accept   Latency        `json:"accept_latency_ms,omitzero"` // of SMTP and LMTP: from the end of DATA to its reply
 
 	Server    *ServerUse `json:"server,omitempty"`
 	Generator float64    `json:"generator_cpu_share,omitzero"` // of what GOMAXPROCS allows; 0: not known
@@ -144,8 +145,12 @@ func (r *Result) take(rec *recorder, elapsed time.Duration) {
 	r.Waited, r.Overflow, r.Short = rec.queued, rec.overflow, rec.short
 	r.Rate = float64(h.n) / r.Seconds
 	r.MiBRate = float64(rec.bytes) / r.Seconds / (1 << 20)
+	r.Latency, r.Accept = h.latency(), rec.accept.latency()
+}
+
+func (h *histogram) latency() Latency {
 	ms := func(q float64) float64 { return float64(h.quantile(q)) / float64(time.Millisecond) }
-	r.Latency = Latency{ms(0.5), ms(0.95), ms(0.99), ms(0.999), ms(1)}
+	return Latency{ms(0.5), ms(0.95), ms(0.99), ms(0.999), ms(1)}
 }
 
 func serverUse(before, after usage, done int64, elapsed time.Duration) *ServerUse {

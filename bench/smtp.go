@@ -2,7 +2,9 @@ package bench
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
+	"time"
 )
 
 // A session does operations, one after another, for one worker.
@@ -22,13 +24,14 @@ type smtpSession struct {
 	cfg     Config
 	who     *users
 	compose *composer
+	from    string
 	c       *conn
 	sent    int // messages on this connection, refused ones included
 }
 
 func (s *smtpSession) do(ctx context.Context, op *operation) error {
 	if s.c == nil {
-		if err := s.open(ctx); err != nil {
+		if err := s.open(ctx, op.user); err != nil {
 			s.close()
 			return err
 		}
@@ -47,13 +50,18 @@ func (s *smtpSession) do(ctx context.Context, op *operation) error {
 	return err
 }
 
-// open connects and greets.
-func (s *smtpSession) open(ctx context.Context) error {
+// open connects and greets, and logs in as the user if cfg says so.
+func (s *smtpSession) open(ctx context.Context, user int) error {
 	c, err := dial(ctx, &s.cfg)
 	if err != nil {
 		return err
 	}
 	s.c, s.sent = c, 0
+	return s.greet(user)
+}
+
+func (s *smtpSession) greet(user int) error {
+	s.from = s.cfg.From
 	if _, err := s.expect("greeting", 2); err != nil {
 		return err
 	}
@@ -65,7 +73,7 @@ func (s *smtpSession) open(ctx context.Context) error {
 		if _, err := s.command("STARTTLS", "STARTTLS\r\n"); err != nil {
 			return err
 		}
-		if err := c.startTLS(s.cfg.Addr); err != nil {
+		if err := s.c.startTLS(s.cfg.Addr); err != nil {
 			return err
 		}
 		if hello, err = s.hello(); err != nil {
@@ -75,7 +83,20 @@ func (s *smtpSession) open(ctx context.Context) error {
 	if s.cfg.Pipeline && !hello.pipelining {
 		return refused("EHLO", "the server does not offer PIPELINING")
 	}
+	if s.cfg.Auth {
+		return s.login(user)
+	}
 	return nil
+}
+
+// login authenticates (RFC 4954 with RFC 4616). A server that gives an account to
+// its users takes only its owner as sender.
+func (s *smtpSession) login(user int) error {
+	name, password := s.who.login(user)
+	s.from = name
+	s.compose.sender(name)
+	_, err := s.command("login", "AUTH PLAIN ", base64.StdEncoding.EncodeToString([]byte("\x00"+name+"\x00"+password)), "\r\n")
+	return err
 }
 
 func (s *smtpSession) hello() (smtpReply, error) {
@@ -95,6 +116,7 @@ func (s *smtpSession) transaction(op *operation) error {
 	op.fate = fateUnknown
 	size, err := s.compose.write(s.c.w, op.n, to)
 	if err == nil {
+		op.handed = time.Now() // before, so that no server is waited for in between
 		err = s.c.send(".\r\n")
 	}
 	if err != nil {
@@ -113,12 +135,12 @@ func (s *smtpSession) transaction(op *operation) error {
 
 func (s *smtpSession) envelope(to string) error {
 	if s.cfg.Pipeline {
-		if err := s.c.send("MAIL FROM:<", s.cfg.From, ">\r\nRCPT TO:<", to, ">\r\nDATA\r\n"); err != nil {
+		if err := s.c.send("MAIL FROM:<", s.from, ">\r\nRCPT TO:<", to, ">\r\nDATA\r\n"); err != nil {
 			return broken("MAIL", err)
 		}
 		return s.replies()
 	}
-	if _, err := s.command("MAIL", "MAIL FROM:<", s.cfg.From, ">\r\n"); err != nil {
+	if _, err := s.command("MAIL", "MAIL FROM:<", s.from, ">\r\n"); err != nil {
 		return err
 	}
 	if _, err := s.command("RCPT", "RCPT TO:<", to, ">\r\n"); err != nil {

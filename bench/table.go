@@ -26,8 +26,13 @@ func (r *Result) WriteTable(w io.Writer) error {
 	}
 	r.caveats(row)
 	row("rate", "%.1f/s, %.2f MiB/s", r.Rate, r.MiBRate)
-	l := r.Latency
-	row("latency ms", "p50 %.2f  p95 %.2f  p99 %.2f  p99.9 %.2f  max %.2f", l.P50, l.P95, l.P99, l.P999, l.Max)
+	quantiles := func(name string, l Latency) {
+		row(name, "p50 %.2f  p95 %.2f  p99 %.2f  p99.9 %.2f  max %.2f", l.P50, l.P95, l.P99, l.P999, l.Max)
+	}
+	quantiles("latency ms", r.Latency)
+	if r.Accept != (Latency{}) {
+		quantiles("end of DATA to reply", r.Accept)
+	}
 	r.costs(row)
 	if v := r.Verify; v != nil {
 		row("verified", "%d acknowledged: %d lost, %d doubled, %d misplaced; %d found in all, %d of them unconfirmed, %d refused",

@@ -47,7 +47,10 @@ type benchSendFlags struct {
 }
 
 type (
-	benchSMTPCmd struct{ benchSendFlags }
+	benchSMTPCmd struct {
+		benchSendFlags
+		Auth bool `help:"Log in (AUTH PLAIN) as the accounts and send as them, as to a submission port; --from is not used."`
+	}
 	benchLMTPCmd struct{ benchSendFlags }
 	benchPOP3Cmd struct {
 		benchFlags
@@ -93,7 +96,9 @@ func (c *benchSendFlags) config(p bench.Protocol) bench.Config {
 
 // Run sends by SMTP.
 func (c *benchSMTPCmd) Run(ctx context.Context, io stdio) error {
-	return c.run(ctx, io, c.config(bench.SMTP))
+	cfg := c.config(bench.SMTP)
+	cfg.Auth = c.Auth
+	return c.run(ctx, io, cfg)
 }
 
 // Run sends by LMTP.

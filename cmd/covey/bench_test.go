@@ -65,6 +65,8 @@ func TestBenchAgainstANode(t *testing.T) {
 		{"smtp", at["smtp"], "--count=40", "--verify=imap://" + at["imap"]},
 		{"smtp", at["smtp"], "--count=40", "--pipeline", "--per-session=3", "--verify=pop3s://" + at["pop3s"]},
 		{"smtp", at["smtp"], "--count=20", "--tls=starttls", "--rate=500"},
+		{"smtp", at["submission"], "--auth", "--count=20", "--tls=starttls", "--verify=pop3://" + at["pop3"]},
+		{"smtp", at["submissions"], "--auth", "--count=20", "--tls=implicit", "--per-session=2", "--verify=imap://" + at["imap"]},
 		{"lmtp", at["lmtp"], "--count=20", "--verify=imaps://" + at["imaps"]},
 		{"pop3", at["pop3"], "--count=20", "--conns=1", "--retr=2", "--delete"},
 		{"imap", at["imap"], "--count=20", "--envelopes=3", "--bodies=2"},
@@ -83,6 +85,9 @@ func TestBenchAgainstANode(t *testing.T) {
 		if res.Failed != 0 || res.Done == 0 || res.Overflow != 0 {
 			t.Errorf("%v: %d done, failures %v", args, res.Done, res.Failures)
 		}
+		if sends := args[0] == "smtp" || args[0] == "lmtp"; sends != (res.Accept.P50 > 0) || res.Accept.Max > res.Latency.Max {
+			t.Errorf("%v: from the end of DATA to its reply %v, in all %v", args, res.Accept, res.Latency)
+		}
 	}
 }
 
@@ -90,6 +95,7 @@ func TestBenchSaysWhatToDo(t *testing.T) {
 	at := benchNode(t)
 	for want, args := range map[string][]string{
 		"must name accounts that exist":      {"smtp", at["smtp"], "--count=2", "--user-pattern=nobody%d@" + demoDomain},
+		"login: 535":                         {"smtp", at["submission"], "--auth", "--count=2", "--password=wrong"},
 		"must name accounts that can log in": {"imap", at["imap"], "--count=2", "--password=wrong"},
 		"the user pattern needs one %d":      {"pop3", at["pop3"], "--count=2", "--user-pattern=alice@" + demoDomain},
 		"does this port speak":               {"pop3", at["imap"], "--count=2"},

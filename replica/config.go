@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
@@ -51,13 +52,13 @@ type Snapshotter interface {
 	// in; later commands do not change it. It is called by the goroutine that
 	// calls Apply and should be quick. Several may be open at a time. The host
 	// closes them all before Close.
-	Snapshot() (Snapshot, error)
+	Snapshot() (snapshot.Snapshot, error)
 
 	// Restore begins to take in the copy of another replica. The present state
 	// serves, and takes commands, until Install. What a crash left of an earlier
 	// one is gone by then. It is called by any goroutine, also beside Apply; at
 	// most one Restorer is open at a time.
-	Restore() (Restorer, error)
+	Restore() (snapshot.Restorer, error)
 
 	// Install replaces the state by a staged copy, of which it takes possession.
 	// When it returns nil, the new state is durable, with meta: Applied is the
@@ -65,8 +66,8 @@ type Snapshotter interface {
 	// crash on the way leaves the old state or the new one, each with its own
 	// meta. It is called by the goroutine that calls Apply. DiskFull says that
 	// nothing has happened yet and it may be called again; after any other error
-	// the group is stopped. meta is at most MaxMeta octets.
-	Install(r Restorer, meta []byte) error
+	// the group is stopped. meta is at most snapshot.MetaSize bytes.
+	Install(r snapshot.Restorer, meta []byte) error
 
 	// Installed returns what the last Install was given, for good: later commands
 	// and checkpoints do not change it. nil: there was none, or it was given to
@@ -74,48 +75,6 @@ type Snapshotter interface {
 	// by it tells a log that was lost from one whose mark of the snapshot a crash
 	// prevented.
 	Installed() []byte
-}
-
-// MaxMeta is the length in octets of the longest meta of an Install.
-const MaxMeta = 32 << 10
-
-// MaxChunk is the length in octets of the longest chunk of a Snapshot.
-const MaxChunk = 1 << 20
-
-// A Snapshot is an open copy of a state. What it refers to elsewhere, bodies in
-// the log above all, stays readable until Close. Its methods are called by one
-// goroutine at a time, not that of Apply, and beside it.
-type Snapshot interface {
-	// Index is that of the last command that is part of the copy.
-	Index() uint64
-
-	// ReadChunk returns chunk n, the first being 0: one octet at least, at most
-	// MaxChunk; the same octets each time it is asked. Mostly they are asked for
-	// in order, but a reader may come back for an earlier one, and several
-	// readers may be at different places. io.EOF, and no octets, for every number
-	// after the last. The octets are the caller's until the next call.
-	ReadChunk(n uint64) ([]byte, error)
-
-	// Close releases the copy. It is the last call.
-	Close() error
-}
-
-// A Restorer takes in a Snapshot of another node. Its methods are called by one
-// goroutine at a time, until Install, Abort, or an error of Stage or WriteChunk
-// and then Abort.
-type Restorer interface {
-	// WriteChunk takes the next chunk, as ReadChunk returned it. The octets are
-	// the caller's again when it returns. Octets that make no sense are Corrupt.
-	WriteChunk(b []byte) error
-
-	// Stage is told that all chunks have come. It verifies the copy, with every
-	// checksum that it has, and makes it durable beside the present state, bodies
-	// included; nothing refers to it yet, and a crash may lose it. It returns the
-	// copy's Index.
-	Stage() (index uint64, err error)
-
-	// Abort forgets the copy. It may be called twice.
-	Abort() error
 }
 
 // A Message is one Raft message of one group.

@@ -34,6 +34,7 @@ type options struct {
 	users    int           // of peers
 	readers  int           // of peers
 	dir      string        // where the servers keep their data
+	filled   string        // the folder of the filled store; empty: made for the run and removed
 	prefix   string
 	json     string
 }
@@ -89,6 +90,7 @@ func parse(name string, args []string) (options, error) {
 	flags.IntVar(&o.users, "users", 0, "peers: accounts that messages are sent to; 0: 1000")
 	flags.IntVar(&o.readers, "readers", 0, "peers: accounts that are read, with 25 messages each; 0: 1000")
 	flags.StringVar(&o.dir, "dir", "", "where the servers keep their data, in a folder made for it; empty: a temporary folder on a disk")
+	flags.StringVar(&o.filled, "filled", "", "start, store: a folder for the store of 1,000,000 messages, made or filled up if need be, and kept; empty: made for this run")
 	flags.StringVar(&o.prefix, "prefix", filepath.Join(cache, "covey-peers"), "where Debian's postfix is unpacked if smtp-sink is not installed")
 	flags.StringVar(&o.json, "json", "", "also write the figures to this file; all skips the rows that it has")
 	if err := flags.Parse(args); err != nil {

@@ -88,28 +88,10 @@ func (l *uidList) remove(set []storage.UIDRange) []uint32 {
 		}
 	}
 	if len(gone) > 0 {
-		l.runs = subtract(l.runs, gone)
+		l.runs = storage.Subtract(l.runs, gone)
 		l.renumber()
 	}
 	return seqs
-}
-
-// subtract returns runs less gone, each range of which lies in one run.
-func subtract(runs, gone []storage.UIDRange) []storage.UIDRange {
-	out := make([]storage.UIDRange, 0, len(runs)+len(gone))
-	for _, r := range runs {
-		for len(gone) > 0 && gone[0].First <= r.Last {
-			if g := gone[0]; g.First > r.First {
-				out = append(out, storage.UIDRange{First: r.First, Last: g.First - 1})
-			}
-			r.First = gone[0].Last + 1
-			gone = gone[1:]
-		}
-		if r.First <= r.Last {
-			out = append(out, r)
-		}
-	}
-	return out
 }
 
 // span returns the UIDs with sequence numbers from a to b, both included and cut

@@ -104,3 +104,36 @@ func BenchmarkMessages(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkView opens a mailbox and reads its newest twenty messages, the last of
+// which is the only one unseen.
+func BenchmarkView(b *testing.B) {
+	for _, n := range []int{1000, 100_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			s, err := storage.Open(storage.Config{Shard: 1, Path: filepath.Join(b.TempDir(), "shard")})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			last := covey.UID(n)
+			for i := range uint64(n) {
+				c := storage.Append{Account: 1, Mailbox: storage.Inbox, Summary: make([]byte, 600), Body: storage.Body{Inline: []byte("x"), Size: 1}}
+				if i < uint64(n)-1 {
+					c.Flags.System = covey.Seen
+				}
+				s.Apply([]seglog.Command{{Index: i + 1, Data: storage.Encode(c)}})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				box, uids, unseen, err := s.View(1, 1)
+				if err != nil || len(uids) != 1 || unseen != last || box.Messages != uint32(n) {
+					b.Fatalf("%+v, UIDs %v, first unseen %d, error %v", box, uids, unseen, err)
+				}
+				q := storage.Query{Mailbox: 1, UIDs: []storage.UIDRange{{First: last - 19, Last: last}}, Summary: true}
+				if err := s.Messages(b.Context(), q, func(*storage.Message) error { return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -80,6 +80,7 @@ func (d *database) check(ctx context.Context, m *machine) []error {
 		}
 	}
 	d.checkNames(&v)
+	m.checkRolls(&v)
 	d.checkPlaces(ctx, m, &v)
 	return v
 }
@@ -173,6 +174,7 @@ func (t *memory) check(_ context.Context, m *machine) []error {
 		v.add("body %d is not there", id)
 	}
 	m.checkLive(want, t.used, &v)
+	m.checkRolls(&v)
 	return v
 }
 

@@ -33,8 +33,10 @@ func (m *machine) expunge(c *Expunge, r *Result) error {
 	return nil
 }
 
-// noteExpunged keeps for Changes what went with mb's latest change.
+// noteExpunged takes note of what went with mb's latest change, for its roll and
+// for Changes.
 func (m *machine) noteExpunged(mb *mailbox, uids []UIDRange) {
+	m.rolls.remove(mb.ID, uids)
 	m.t.addExpunged(mb.ID, mb.HighestModSeq, uids)
 	mb.runs += uint32(len(uids))
 	if mb.runs > maxRuns {

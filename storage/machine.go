@@ -23,6 +23,7 @@ type machine struct {
 	meta        meta
 	uploads     uploads
 	unconfirmed unconfirmed
+	rolls       rolls
 
 	entry   seglog.Command // being applied
 	touched []touch        // by the command being applied
@@ -50,7 +51,7 @@ type meta struct {
 const latestClock = 0xf0000000
 
 func newMachine(t tables) *machine {
-	return &machine{t: t, uploads: newUploads(), unconfirmed: newUnconfirmed(), digest: xxhash.New()}
+	return &machine{t: t, uploads: newUploads(), unconfirmed: newUnconfirmed(), rolls: newRolls(), digest: xxhash.New()}
 }
 
 // apply applies one command. The error is of data that cannot be decoded; a
@@ -209,6 +210,7 @@ func (m *machine) put(mb *mailbox, msg *Message) covey.UID {
 	m.count(mb, msg, 1)
 	m.t.addMessage(mb.ID, msg)
 	mb.recent.add(msg.ModSeq, msg.UID)
+	m.rolls.add(mb.ID, msg.UID)
 	return msg.UID
 }
 

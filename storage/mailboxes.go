@@ -174,6 +174,7 @@ func (m *machine) drop(mb *mailbox) {
 		m.t.putAccount(a)
 	}
 	m.touch(mb)
+	m.rolls.drop(mb.ID)
 	m.t.dropMailbox(mb)
 }
 

@@ -208,8 +208,9 @@ func (t *memory) uids(id covey.MailboxID) []UIDRange {
 	return list
 }
 
-func (t *memory) firstUnseen(id covey.MailboxID) covey.UID {
-	for _, m := range t.boxes[id].messages {
+func (t *memory) firstUnseen(id covey.MailboxID, from covey.UID) covey.UID {
+	b := t.boxes[id]
+	for _, m := range b.messages[b.find(from):] {
 		if m.Flags.System&covey.Seen == 0 {
 			return m.UID
 		}

@@ -61,6 +61,25 @@ func without(list []UIDRange, last covey.UID) []UIDRange {
 	return out
 }
 
+// Subtract returns runs less gone, each range of which lies in one run. Both are
+// ascending and disjoint, and stay as they are.
+func Subtract(runs, gone []UIDRange) []UIDRange {
+	out := make([]UIDRange, 0, len(runs)+len(gone))
+	for _, r := range runs {
+		for len(gone) > 0 && gone[0].First <= r.Last {
+			if g := gone[0]; g.First > r.First {
+				out = append(out, UIDRange{r.First, g.First - 1})
+			}
+			r.First = gone[0].Last + 1
+			gone = gone[1:]
+		}
+		if r.First <= r.Last {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
 // countUIDs returns how many UIDs the runs hold.
 func countUIDs(list []UIDRange) int {
 	n := 0

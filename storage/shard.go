@@ -345,12 +345,7 @@ func (s *shard) View(a covey.AccountID, id covey.MailboxID) (out Mailbox, uids [
 			return err
 		}
 		out = mb.public()
-		if mb.Messages > 0 {
-			uids = s.m.t.uids(id)
-		}
-		if mb.Unseen > 0 {
-			unseen = s.m.t.firstUnseen(id)
-		}
+		uids, unseen = s.m.view(mb)
 		return nil
 	})
 	return out, uids, unseen, err
@@ -407,7 +402,7 @@ func (s *shard) Changes(a covey.AccountID, id covey.MailboxID, since covey.ModSe
 			out.Changed = append(out.Changed, s.m.t.messages(&in, sliceRows)...)
 		}
 		if since < mb.horizon {
-			out.Expunged = without(s.m.t.uids(id), mb.UIDNext-1)
+			out.Expunged = without(s.m.roll(id).uids, mb.UIDNext-1)
 		} else {
 			out.Expunged = normalise(s.m.t.expunged(id, since), 1<<32-1)
 		}

@@ -94,9 +94,9 @@ func (d *database) uids(id covey.MailboxID) []UIDRange {
 	return list
 }
 
-func (d *database) firstUnseen(id covey.MailboxID) covey.UID {
-	return covey.UID(d.query("SELECT uid FROM message WHERE mailbox = ?+0 AND system & ?+0 = 0 ORDER BY uid LIMIT 1").
-		int(int64(id)).int(int64(covey.Seen)).one())
+func (d *database) firstUnseen(id covey.MailboxID, from covey.UID) covey.UID {
+	return covey.UID(d.query("SELECT uid FROM message WHERE mailbox = ?+0 AND uid >= ?+0 AND system & ?+0 = 0 ORDER BY uid LIMIT 1").
+		int(int64(id)).int(int64(from)).int(int64(covey.Seen)).one())
 }
 
 func (d *database) addExpunged(id covey.MailboxID, s covey.ModSeq, uids []UIDRange) {

@@ -50,9 +50,9 @@ type tables interface {
 	dropMessage(covey.MailboxID, *Message)
 
 	// uids returns the UIDs in a mailbox in ascending runs, and firstUnseen the
-	// first message without \Seen, 0 if there is none.
+	// first message from a UID on that has no \Seen, 0 if there is none.
 	uids(covey.MailboxID) []UIDRange
-	firstUnseen(covey.MailboxID) covey.UID
+	firstUnseen(id covey.MailboxID, from covey.UID) covey.UID
 
 	// addExpunged notes runs of UIDs that went with a change, trimExpunged keeps
 	// the newest keep runs but never part of a change: it returns how many there

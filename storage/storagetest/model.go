@@ -21,6 +21,7 @@ func testRandom(t *testing.T, open Opener) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"command": w.command,
 			"read":    w.read,
+			"view":    w.view,
 		})
 		w.finish()
 	})
@@ -84,6 +85,31 @@ func (w *world) read(rt *rapid.T) {
 	want, wantErr := w.ref.Changes(a, id, since)
 	if d := cmp.Diff(want, got); d != "" || !sameKind(err, wantErr) {
 		rt.Fatalf("changes of mailbox %d since %d: error %v, reference %v (-reference +got):\n%s", id, since, err, wantErr, d)
+	}
+}
+
+// view opens a mailbox, so that what is kept of it has to follow later commands,
+// and compares with the messages themselves.
+func (w *world) view(rt *rapid.T) {
+	a, id := w.account(rt), w.mailboxID(rt)
+	_, got, unseen, err := w.state.View(a, id)
+	if err != nil {
+		return
+	}
+	var want []storage.UIDRange
+	var first covey.UID
+	for _, m := range messages(w.t, w.state, storage.Query{Mailbox: id}) {
+		if n := len(want); n > 0 && want[n-1].Last+1 == m.UID {
+			want[n-1].Last = m.UID
+		} else {
+			want = append(want, storage.UIDRange{First: m.UID, Last: m.UID})
+		}
+		if first == 0 && m.Flags.System&covey.Seen == 0 {
+			first = m.UID
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" || unseen != first {
+		rt.Fatalf("view of mailbox %d: first unseen %d, want %d; UIDs (-messages +view):\n%s", id, unseen, first, d)
 	}
 }
 

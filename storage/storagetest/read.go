@@ -99,6 +99,48 @@ func testRead(t *testing.T, open Opener) {
 	})
 }
 
+// testView opens a mailbox after each change, as what is kept of it in memory has
+// to follow them all.
+func testView(t *testing.T, open Opener) {
+	d := newDriver(t, open)
+	id := d.deliver(1, "INBOX", 10)
+	seen := func(op storage.FlagOp, uids ...covey.UID) storage.StoreFlags {
+		return storage.StoreFlags{Account: 1, Mailbox: id, UIDs: runs(uids...), Op: op, Flags: covey.Flags{System: covey.Seen}}
+	}
+	expunge := func(uids ...covey.UID) storage.Expunge {
+		return storage.Expunge{Account: 1, Mailbox: id, UIDs: runs(uids...)}
+	}
+	for _, step := range []struct {
+		what   string
+		cmd    storage.Command // nil: none
+		uids   []storage.UIDRange
+		unseen covey.UID
+	}{
+		{"ten messages", nil, runs(1, 10), 1},
+		{"the first are seen", seen(storage.AddFlags, 1, 6), runs(1, 10), 7},
+		{"one is not", seen(storage.SetFlags, 1, 10), runs(1, 10), 0},
+		{"one of them again not", seen(storage.RemoveFlags, 4, 5), runs(1, 10), 4},
+		{"the first unseen goes", expunge(4, 4), runs(1, 3, 5, 10), 5},
+		{"several go", expunge(1, 1, 6, 7, 10, 10), runs(2, 3, 5, 5, 8, 9), 5},
+		{"all are seen", seen(storage.AddFlags, 1, 100), runs(2, 3, 5, 5, 8, 9), 0},
+		{"one is delivered", d.delivery(1, "INBOX", "x"), runs(2, 3, 5, 5, 8, 9, 11, 11), 11},
+		{"some are moved", storage.Copy{Account: 1, Mailbox: id, UIDs: runs(3, 8), To: "Trash", Move: true}, runs(2, 2, 9, 9, 11, 11), 11},
+		{"and within the mailbox", storage.Copy{Account: 1, Mailbox: id, UIDs: runs(9, 9), To: "INBOX", Move: true}, runs(2, 2, 11, 12), 11},
+		{"nothing is left", expunge(1, 100), nil, 0},
+		{"one comes", d.delivery(1, "INBOX", "y"), runs(13, 13), 13},
+		{"INBOX is renamed", storage.RenameMailbox{Account: 1, From: "INBOX", To: "old", Time: d.now}, nil, 0},
+	} {
+		if step.cmd != nil {
+			d.must(step.cmd)
+		}
+		_, uids, unseen, err := d.state.View(1, id)
+		if err != nil || unseen != step.unseen {
+			t.Errorf("%s: first unseen %d, want %d; error %v", step.what, unseen, step.unseen, err)
+		}
+		d.same(step.what, uids, step.uids)
+	}
+}
+
 func everyOther(n covey.UID) []storage.UIDRange {
 	var list []storage.UIDRange
 	for uid := covey.UID(1); uid < n; uid += 2 {

@@ -37,7 +37,7 @@ func Run(t *testing.T, open Opener) {
 		{"flags", testFlags}, {"keywords", testKeywords}, {"expunge", testExpunge}, {"copy", testCopy},
 		{"names", testNames}, {"create", testCreate}, {"delete", testDelete}, {"rename", testRename},
 		{"subscribe", testSubscribe}, {"drop", testDropAccount}, {"clocks", testClocks},
-		{"read", testRead}, {"changes", testChanges}, {"place", testPlace}, {"random", testRandom},
+		{"read", testRead}, {"view", testView}, {"changes", testChanges}, {"place", testPlace}, {"random", testRandom},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, open) })
 	}

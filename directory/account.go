@@ -42,6 +42,14 @@ type Domain struct {
 
 // Settings hold for the whole cluster.
 type Settings struct {
-	Quota      int64         // of new accounts, bytes; 0 none
-	Postmaster covey.Address // gets mail for postmaster of domains that have none; zero: nobody
+	Quota        int64         // of new accounts, bytes; 0 none
+	Postmaster   covey.Address // gets mail for postmaster of domains that have none; zero: nobody
+	Replicas     int           // wanted of each mailbox shard, as far as there are nodes: 1, 3 or 5
+	RebuildAfter time.Duration // a node gone for so long has its replicas rebuilt elsewhere
 }
+
+// Bounds of Settings.RebuildAfter.
+const (
+	MinRebuildAfter = time.Second
+	MaxRebuildAfter = 365 * 24 * time.Hour
+)

@@ -8,13 +8,21 @@ import (
 	"github.com/covey-mail/covey/directory/password"
 )
 
-// Found makes a new cluster with an id and a number of mailbox shards. Exists if
-// this directory belongs to one.
-func (s *Service) Found(ctx context.Context, id covey.ClusterID, shards uint32) error {
-	if shards == 0 || shards > MaxShards {
-		return covey.Errorf(covey.Invalid, "a cluster has 1 to %d mailbox shards, not %d", MaxShards, shards)
+// Found makes a new cluster: see the command. The time of f.First is set here.
+// Exists if this directory belongs to one.
+func (s *Service) Found(ctx context.Context, f Found) error {
+	if f.Shards == 0 || f.Shards > MaxShards {
+		return covey.Errorf(covey.Invalid, "a cluster has 1 to %d mailbox shards, not %d", MaxShards, f.Shards)
 	}
-	_, err := s.propose(ctx, Found{Cluster: id, Shards: shards})
+	if f.First != nil {
+		first := *f.First
+		first.Time = s.now()
+		if err := first.check(); err != nil {
+			return err
+		}
+		f.First = &first
+	}
+	_, err := s.propose(ctx, f)
 	return err
 }
 
@@ -176,26 +184,5 @@ func (s *Service) setAlias(ctx context.Context, addr covey.Address, targets []co
 // RemoveAlias removes an alias.
 func (s *Service) RemoveAlias(ctx context.Context, addr covey.Address) error {
 	_, err := s.propose(ctx, RemoveAlias{Address: addr.Key()})
-	return err
-}
-
-// Settings returns the settings of this copy.
-func (s *Service) Settings() Settings {
-	m, _ := s.state.view()
-	return Settings{Quota: m.quota, Postmaster: m.postmaster}
-}
-
-// SetSettings replaces the settings. A postmaster must exist.
-func (s *Service) SetSettings(ctx context.Context, set Settings) error {
-	if set.Quota < 0 {
-		return covey.Errorf(covey.Invalid, "quota %d is negative", set.Quota)
-	}
-	set.Postmaster = set.Postmaster.Key()
-	if !set.Postmaster.IsZero() {
-		if _, err := s.Resolve(ctx, set.Postmaster); err != nil {
-			return fmt.Errorf("postmaster %s: %w", set.Postmaster, err)
-		}
-	}
-	_, err := s.propose(ctx, SetSettings{Quota: &set.Quota, Postmaster: &set.Postmaster})
 	return err
 }

@@ -13,7 +13,7 @@ import (
 func (s *State) execute(c Command) (any, error) {
 	switch c := c.(type) {
 	case Found:
-		return s.found(c), nil
+		return s.found(c)
 	case AddDomain:
 		return s.addDomain(c)
 	case RemoveDomain:
@@ -33,27 +33,23 @@ func (s *State) execute(c Command) (any, error) {
 	case RemoveAlias:
 		return s.removeAlias(c)
 	case SetSettings:
-		s.change(func(m *meta) { c.change(m) })
+		s.change(c.change)
+		s.changed |= SettingsChanged
 		return nil, nil
+	case AddNode:
+		return s.addNode(c)
+	case UpdateNode:
+		return s.updateNode(c)
+	case SetNodeState:
+		return s.setNodeState(c)
+	case RemoveNode:
+		return s.removeNode(c)
+	case SetShardMap:
+		return s.setShardMap(c)
+	case SetLevel:
+		return s.setLevel(c), nil
 	}
 	return nil, fmt.Errorf("no code applies %T", c)
-}
-
-func (c SetSettings) change(m *meta) {
-	if c.Quota != nil {
-		m.quota = max(*c.Quota, 0)
-	}
-	if c.Postmaster != nil {
-		m.postmaster = *c.Postmaster
-	}
-}
-
-func (s *State) found(c Found) any {
-	if s.meta.shards != 0 {
-		return covey.Errorf(covey.Exists, "the directory belongs to cluster %s already", s.meta.cluster)
-	}
-	s.change(func(m *meta) { m.cluster, m.shards = c.Cluster, c.Shards })
-	return nil
 }
 
 func (s *State) addDomain(c AddDomain) (any, error) {

@@ -3,6 +3,9 @@ package directory
 import (
 	"context"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
 
 	"zombiezen.com/go/sqlite"
 
@@ -55,7 +58,10 @@ func (s *State) checkTables(note func(format string, args ...any)) error {
 	if err := s.checkAccounts(note); err != nil {
 		return err
 	}
-	return s.checkCounts(note)
+	if err := s.checkCounts(note); err != nil {
+		return err
+	}
+	return s.checkCluster(note)
 }
 
 func (s *State) checkAccounts(note func(format string, args ...any)) error {
@@ -96,4 +102,23 @@ func (s *State) checkCounts(note func(format string, args ...any)) error {
 			}
 			return nil
 		})
+}
+
+func (s *State) checkCluster(note func(format string, args ...any)) error {
+	disk, err := s.db.loadCluster()
+	if err != nil {
+		return err
+	}
+	for _, id := range slices.Sorted(maps.Keys(disk.shards)) {
+		if err := s.checkVoters(id, disk.shards[id]); err != nil {
+			note("shard map: %w", err)
+		}
+	}
+	if n := len(disk.shards); n > 0 && n != int(s.meta.shards)+1 {
+		note("shard map: %d shards of %d and the directory", n, s.meta.shards)
+	}
+	if !reflect.DeepEqual(disk, s.cluster) {
+		note("node list and shard map are not in memory as they are on disk")
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"crypto/ed25519"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -24,10 +25,13 @@ type Command interface {
 }
 
 // Found makes a new cluster: the first command of a directory's life. Exists if
-// there was one before.
+// there was one before. First becomes its only node, and the one voter that is
+// wanted for every shard; nil leaves the node list and the shard map empty, as in
+// logs from before there were any.
 type Found struct {
 	Cluster covey.ClusterID
 	Shards  uint32 // mailbox shards 1 … Shards, for good
+	First   *AddNode
 }
 
 // AddDomain makes a domain local.
@@ -113,8 +117,61 @@ type RemoveAlias struct {
 
 // SetSettings changes the settings that are not nil.
 type SetSettings struct {
-	Quota      *int64         // of accounts made from now on
-	Postmaster *covey.Address // zero: none
+	Quota        *int64         // of accounts made from now on
+	Postmaster   *covey.Address // zero: none
+	Replicas     *int           // wanted of each mailbox shard: 1, 3 or 5
+	RebuildAfter *time.Duration // whole seconds; see Settings
+}
+
+// AddNode makes a node a member, or changes what a member with that key says of
+// itself: a node that asks twice joins once. Denied if the id was removed or has
+// another key, or if the node's level is below the cluster's; Limit if there are
+// too many.
+type AddNode struct {
+	ID  covey.NodeID
+	Key ed25519.PublicKey
+	NodeInfo
+	Time time.Time
+}
+
+// UpdateNode replaces what a member says of itself. Denied as with AddNode.
+type UpdateNode struct {
+	ID covey.NodeID
+	NodeInfo
+	Time time.Time
+}
+
+// SetNodeState makes a member Active or Draining. Conflict if it is neither State
+// already nor Expected.
+type SetNodeState struct {
+	ID       covey.NodeID
+	State    NodeState
+	Expected NodeState
+	Time     time.Time
+}
+
+// RemoveNode ends a membership for good; ReplacedBy, unless 0, is a member that
+// takes the node's place. Denied while the shard map wants the node, and of the
+// last member. Nothing happens if it was removed with that successor already.
+type RemoveNode struct {
+	ID         covey.NodeID
+	ReplacedBy covey.NodeID
+	Time       time.Time
+}
+
+// SetShardMap changes the wanted voters of the shards that Changes names, and
+// raises the map's epoch by one. Conflict if that is not Expected. The first map,
+// of epoch 1, names every shard and group 0. Voters are members, at least one and
+// each once. The result is the new epoch, a uint64.
+type SetShardMap struct {
+	Expected uint64
+	Changes  map[covey.ShardID][]covey.NodeID
+}
+
+// SetLevel raises the cluster's level. Denied if a member has less, or if that is
+// below what it is.
+type SetLevel struct {
+	Level uint32
 }
 
 func (Found) command()         {}
@@ -128,6 +185,12 @@ func (SetPassword) command()   {}
 func (SetAlias) command()      {}
 func (RemoveAlias) command()   {}
 func (SetSettings) command()   {}
+func (AddNode) command()       {}
+func (UpdateNode) command()    {}
+func (SetNodeState) command()  {}
+func (RemoveNode) command()    {}
+func (SetShardMap) command()   {}
+func (SetLevel) command()      {}
 
 // An AddResult is what became of one account of AddAccounts.
 type AddResult struct {

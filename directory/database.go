@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
@@ -12,12 +13,13 @@ import (
 	"github.com/covey-mail/covey/internal/durable"
 )
 
-// format is kept in SQLite's user_version. A file with another one is refused.
-const format = 1
-
-// The tables. meta is one row, written with every commit. Ids are given out by
-// the state machine, never by SQLite.
-const schema = `
+// formats make the tables: the first makes those of format 1 in an empty file, each
+// other makes its format of the one before. SQLite's user_version says which one a
+// file has. They are run in files out there: add to them, change none.
+//
+// meta is one row, written with every commit. Ids are given out by the state
+// machine, never by SQLite.
+var formats = [...]string{`
 CREATE TABLE meta (
 	id INTEGER PRIMARY KEY CHECK (id = 1),
 	applied INTEGER NOT NULL,       -- index of the last command in this database
@@ -67,7 +69,29 @@ CREATE TABLE removed (
 	domain TEXT NOT NULL,
 	time INTEGER NOT NULL
 );
-`
+`, `
+ALTER TABLE meta ADD COLUMN level INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE meta ADD COLUMN replicas INTEGER NOT NULL DEFAULT 3;
+ALTER TABLE meta ADD COLUMN rebuild_after INTEGER NOT NULL DEFAULT 600; -- seconds
+CREATE TABLE node (
+	id INTEGER PRIMARY KEY,
+	key BLOB NOT NULL,              -- Ed25519, 32 octets
+	peer TEXT NOT NULL,
+	gossip TEXT NOT NULL,
+	zone TEXT NOT NULL,
+	version TEXT NOT NULL,
+	level INTEGER NOT NULL,
+	state INTEGER NOT NULL,         -- NodeState
+	replaced_by INTEGER NOT NULL,   -- node, 0: none
+	joined INTEGER NOT NULL,
+	changed INTEGER NOT NULL
+);
+CREATE TABLE shard (
+	id INTEGER PRIMARY KEY,         -- 0: the directory itself
+	epoch INTEGER NOT NULL,         -- of the shard map that changed this row last; the map's is the highest
+	voters TEXT NOT NULL            -- ids of nodes as people see them, blanks between
+);
+`}
 
 // A database is an SQLite connection with prepared statements. One goroutine at
 // a time may use it.
@@ -117,14 +141,15 @@ func (db *database) prepare(path string) error {
 	switch {
 	case err != nil:
 		return err
-	case found == format:
+	case found == int64(len(formats)):
 		return nil
-	case found != 0:
-		return fmt.Errorf("format %d, this program knows %d", found, format)
+	case found < 0 || found > int64(len(formats)):
+		return fmt.Errorf("format %d, this program knows %d", found, len(formats))
 	}
-	script := fmt.Sprintf("%s PRAGMA user_version = %d;", schema, format)
+	// One transaction: after a crash the file has the old format or the new one.
+	script := fmt.Sprintf("%s PRAGMA user_version = %d;", strings.Join(formats[found:], ""), len(formats))
 	if err := sqlitex.ExecuteScript(db.conn, script, nil); err != nil {
-		return err
+		return fmt.Errorf("make format %d of format %d: %w", len(formats), found, err)
 	}
 	if err := db.checkpoint(); err != nil {
 		return err

@@ -9,10 +9,14 @@ import (
 	"github.com/covey-mail/covey/internal/wire"
 )
 
-// version is the first octet of every encoded command; the second is its type.
+// The version is the first octet of every encoded command; the second is its type.
 // Fields follow in the order of the struct, optional ones behind a boolean; times
-// are Unix seconds.
-const version = 1
+// are Unix seconds. A command has the lowest version that holds all of it, so that
+// what is in logs is written as it was.
+const (
+	version1 = 1
+	version2 = 2 // nodes and the shard map
+)
 
 // The types are stored in the log: do not renumber.
 const (
@@ -27,16 +31,45 @@ const (
 	typeSetAlias
 	typeRemoveAlias
 	typeSetSettings
+	typeAddNode // this and the following: from version 2
+	typeUpdateNode
+	typeSetNodeState
+	typeRemoveNode
+	typeSetShardMap
+	typeSetLevel
 )
 
 // Encode returns the form of c that travels and is logged.
 func Encode(c Command) []byte {
-	kind, b := encodeBody(c, []byte{version, 0})
+	b := []byte{versionOf(c), 0}
+	encode := encodeBody
+	if b[0] == version2 {
+		encode = encodeBody2
+	}
+	kind, b := encode(c, b)
 	b[1] = kind
 	return b
 }
 
-// encodeBody appends c's fields to b and returns its type as well.
+// versionOf returns the lowest version that holds all of c.
+func versionOf(c Command) byte {
+	switch c := c.(type) {
+	case Found:
+		if c.First == nil {
+			return version1
+		}
+	case SetSettings:
+		if c.Replicas == nil && c.RebuildAfter == nil {
+			return version1
+		}
+	case AddNode, UpdateNode, SetNodeState, RemoveNode, SetShardMap, SetLevel:
+	default:
+		return version1
+	}
+	return version2
+}
+
+// encodeBody appends the fields of version 1 to b and returns the type as well.
 func encodeBody(c Command, b []byte) (byte, []byte) {
 	switch c := c.(type) {
 	case Found:
@@ -104,10 +137,14 @@ func appendOptional[T any](b []byte, v *T, appendValue func([]byte, T) []byte) [
 func Decode(b []byte) (Command, error) {
 	r := wire.NewReader(b)
 	v, kind := r.Byte(), r.Byte()
-	if r.Err() == nil && v != version {
-		return nil, covey.Errorf(covey.Corrupt, "directory command of version %d, this program knows %d", v, version)
+	decode := decodeBody
+	switch {
+	case v == version2:
+		decode = decodeBody2
+	case r.Err() == nil && v != version1:
+		return nil, covey.Errorf(covey.Corrupt, "directory command of version %d, this program knows %d", v, version2)
 	}
-	c := decodeBody(kind, r)
+	c := decode(kind, r)
 	if err := r.End(); err != nil {
 		return nil, fmt.Errorf("directory command of type %d: %w", kind, err)
 	}
@@ -137,19 +174,17 @@ func decodeBody(kind byte, r *wire.Reader) Command {
 	case typeRemoveAlias:
 		return RemoveAlias{Address: readAddress(r)}
 	case typeSetSettings:
-		return SetSettings{Quota: readOptional(r, readQuota), Postmaster: readOptional(r, readAddress)}
+		return readSettings(r)
 	}
 	r.Fail("unknown type")
 	return nil
 }
 
-func readFound(r *wire.Reader) Command {
-	var c Found
+func readFound(r *wire.Reader) (c Found) {
 	copy(c.Cluster[:], r.Raw(len(c.Cluster)))
 	n := r.Uint()
 	if n == 0 || n > MaxShards {
 		r.Fail("number of shards")
-		return nil
 	}
 	c.Shards = uint32(n)
 	return c
@@ -184,6 +219,10 @@ func readSetAlias(r *wire.Reader) Command {
 		r.Fail("alias mode")
 	}
 	return c
+}
+
+func readSettings(r *wire.Reader) SetSettings {
+	return SetSettings{Quota: readOptional(r, readQuota), Postmaster: readOptional(r, readAddress)}
 }
 
 func readText(r *wire.Reader, most int) string {

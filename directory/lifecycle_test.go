@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -40,14 +41,14 @@ func TestFoundOnce(t *testing.T) {
 		t.Errorf("account before Found: %v, want unavailable", err)
 	}
 	for _, shards := range []uint32{0, directory.MaxShards + 1} {
-		if err := s.Found(ctx, covey.ClusterID{1}, shards); !errors.Is(err, covey.Invalid) {
+		if err := s.Found(ctx, directory.Found{Cluster: covey.ClusterID{1}, Shards: shards}); !errors.Is(err, covey.Invalid) {
 			t.Errorf("Found with %d shards: %v, want invalid", shards, err)
 		}
 	}
-	if err := s.Found(ctx, covey.ClusterID{1}, 16); err != nil {
+	if err := s.Found(ctx, directory.Found{Cluster: covey.ClusterID{1}, Shards: 16}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Found(ctx, covey.ClusterID{2}, 8); !errors.Is(err, covey.Exists) {
+	if err := s.Found(ctx, directory.Found{Cluster: covey.ClusterID{2}, Shards: 8}); !errors.Is(err, covey.Exists) {
 		t.Errorf("Found again: %v, want exists", err)
 	}
 	if id, shards := s.Cluster(); id != (covey.ClusterID{1}) || shards != 16 {
@@ -61,13 +62,16 @@ func TestReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "directory.db")
 	state, s := openAt(t, path)
 	ctx := t.Context()
-	if err := s.Found(ctx, covey.ClusterID{7}, 3); err != nil {
+	if err := s.Found(ctx, directory.Found{Cluster: covey.ClusterID{7}, Shards: 3}); err != nil {
 		t.Fatal(err)
 	}
 	alice := directorytest.Add(t, s, "alice@example.org", cheap)
 	directorytest.Alias(t, s, "@example.org", "alice@example.org")
-	settings := directory.Settings{Quota: 99, Postmaster: alice.Address}
-	if err := s.SetSettings(ctx, settings); err != nil {
+	settings := directory.Settings{Quota: 99, Postmaster: alice.Address, Replicas: 5, RebuildAfter: time.Hour}
+	err := s.SetSettings(ctx, directory.SetSettings{
+		Quota: &settings.Quota, Postmaster: &settings.Postmaster, Replicas: &settings.Replicas, RebuildAfter: &settings.RebuildAfter,
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	domains, applied := s.Domains(), state.Applied()

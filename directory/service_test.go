@@ -206,7 +206,7 @@ func TestAccountsByPage(t *testing.T) {
 func TestQuotaAndSettings(t *testing.T) {
 	s := directorytest.New(t)
 	ctx := t.Context()
-	if err := s.SetSettings(ctx, directory.Settings{Quota: 1000}); err != nil {
+	if err := s.SetSettings(ctx, directory.SetSettings{Quota: new(int64(1000))}); err != nil {
 		t.Fatal(err)
 	}
 	a := directorytest.Add(t, s, "alice@example.org", "")
@@ -224,11 +224,11 @@ func TestQuotaAndSettings(t *testing.T) {
 	if err != nil || got.Quota != 5 || !got.Disabled {
 		t.Errorf("account %+v, %v; want quota 5 and disabled", got, err)
 	}
-	if err := s.SetSettings(ctx, directory.Settings{Postmaster: covey.Address{Local: "no", Domain: "example.org"}}); !errors.Is(err, covey.NotFound) {
+	if err := s.SetSettings(ctx, directory.SetSettings{Postmaster: &covey.Address{Local: "no", Domain: "example.org"}}); !errors.Is(err, covey.NotFound) {
 		t.Errorf("postmaster who does not exist: %v", err)
 	}
 	directorytest.Add(t, s, "zoe@second.example", "")
-	if err := s.SetSettings(ctx, directory.Settings{Postmaster: a.Address}); err != nil {
+	if err := s.SetSettings(ctx, directory.SetSettings{Postmaster: &a.Address}); err != nil {
 		t.Fatal(err)
 	}
 	for _, to := range []covey.Address{{Local: "postmaster"}, {Local: "Postmaster", Domain: "second.example"}, {Local: "postmaster+x", Domain: "example.org"}} {
@@ -426,7 +426,7 @@ func TestLookupsBesideChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Found(t.Context(), covey.ClusterID{}, 1); err != nil {
+	if err := s.Found(t.Context(), directory.Found{Cluster: covey.ClusterID{}, Shards: 1}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 50 {

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"zombiezen.com/go/sqlite"
-
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory/recent"
 	"github.com/covey-mail/covey/storage/seglog"
@@ -30,19 +28,22 @@ type Config struct {
 type State struct {
 	cfg Config
 
-	// mu guards db, pending, commitAt, failed and closed, and is held by whoever
-	// changes what viewMu guards. Lock order: mu, viewMu.
+	// mu guards what follows, and is held by whoever changes what viewMu guards.
+	// Lock order: mu, viewMu.
 	mu       sync.Mutex
 	db       *database
 	pending  int   // commands applied since the last commit
 	commitAt int   // of pending: so many are committed
 	failed   error // why no further command may be applied
 	closed   bool
+	watchers []func(Event)
+	changed  Event // since they were told
 
 	// viewMu guards what look-ups read without the database.
 	viewMu  sync.Mutex
 	meta    meta
 	domains map[string]domain
+	cluster *cluster
 	cache   *recent.Map[covey.Address, row] // agrees with db; an empty row is an address that does not exist
 }
 
@@ -57,6 +58,9 @@ type meta struct {
 	unverified  int64
 	quota       int64
 	postmaster  covey.Address
+	level       uint32
+	replicas    int
+	rebuild     time.Duration
 }
 
 // A domain is a row of the domain table.
@@ -86,50 +90,13 @@ func OpenState(cfg Config) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
 	}
-	s := &State{
-		cfg: cfg, db: db, commitAt: commitEvery,
-		domains: make(map[string]domain), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2)),
-	}
-	if err := s.load(); err != nil {
+	s := &State{cfg: cfg, db: db, commitAt: commitEvery, cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2))}
+	if err := s.reload(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.conn.Close())
 	}
+	s.changed = 0 // nobody watches yet
 	return s, nil
 }
-
-// load reads what is kept in memory.
-func (s *State) load() error {
-	found := false
-	err := s.db.query(`SELECT applied, cluster, shards, next_account, next_domain, accounts, unverified, quota,
-		postmaster_local, postmaster_domain FROM meta`, nil, func(q *sqlite.Stmt) error {
-		found = true
-		s.meta = meta{
-			applied:     uint64(q.ColumnInt64(0)),
-			shards:      uint32(q.ColumnInt64(2)),
-			nextAccount: covey.AccountID(q.ColumnInt64(3)),
-			nextDomain:  q.ColumnInt64(4),
-			accounts:    q.ColumnInt64(5),
-			unverified:  q.ColumnInt64(6),
-			quota:       q.ColumnInt64(7),
-			postmaster:  covey.Address{Local: q.ColumnText(8), Domain: q.ColumnText(9)},
-		}
-		q.ColumnBytes(1, s.meta.cluster[:])
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if !found {
-		return covey.Errorf(covey.Corrupt, "the meta row is missing")
-	}
-	return s.db.query("SELECT name, id, created, accounts, aliases FROM domain", nil, func(q *sqlite.Stmt) error {
-		s.domains[q.ColumnText(0)] = domain{
-			id: q.ColumnInt64(1), created: unixTime(q.ColumnInt64(2)), accounts: q.ColumnInt64(3), aliases: q.ColumnInt64(4),
-		}
-		return nil
-	})
-}
-
-func unixTime(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
 
 // Applied returns the index of the last command applied; after opening, of the
 // last one that a commit kept.
@@ -145,6 +112,12 @@ func (s *State) Applied() uint64 {
 // decoded, and a fault of the disk, are panics with an error; the State then
 // applies nothing more.
 func (s *State) Apply(cmds []seglog.Command) []any {
+	results := s.apply(cmds)
+	s.tell()
+	return results
+}
+
+func (s *State) apply(cmds []seglog.Command) []any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := make([]any, len(cmds))
@@ -206,9 +179,11 @@ func (s *State) commitLocked() error {
 	}
 	m := s.meta
 	err := s.db.exec(`UPDATE meta SET applied = ?, cluster = ?, shards = ?, next_account = ?, next_domain = ?,
-		accounts = ?, unverified = ?, quota = ?, postmaster_local = ?, postmaster_domain = ?`,
+		accounts = ?, unverified = ?, quota = ?, postmaster_local = ?, postmaster_domain = ?,
+		level = ?, replicas = ?, rebuild_after = ?`,
 		int64(m.applied), m.cluster[:], int64(m.shards), int64(m.nextAccount), m.nextDomain,
-		m.accounts, m.unverified, m.quota, m.postmaster.Local, m.postmaster.Domain)
+		m.accounts, m.unverified, m.quota, m.postmaster.Local, m.postmaster.Domain,
+		int64(m.level), int64(m.replicas), int64(m.rebuild/time.Second))
 	if err == nil {
 		err = s.db.exec("COMMIT")
 	}
@@ -249,6 +224,12 @@ func (s *State) checkpointLocked() (uint64, error) {
 // Readers see the state before or the one after, nothing between. After an error
 // the State applies nothing more.
 func (s *State) Recover(replay func(after uint64, apply func([]seglog.Command) []any) error) error {
+	err := s.recover(replay)
+	s.tell()
+	return err
+}
+
+func (s *State) recover(replay func(after uint64, apply func([]seglog.Command) []any) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -269,7 +250,8 @@ func (s *State) Recover(replay func(after uint64, apply func([]seglog.Command) [
 	s.pending, s.commitAt = again.pending, again.pending+commitEvery
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
-	s.meta, s.domains, s.cache = again.meta, again.domains, again.cache
+	s.meta, s.domains, s.cluster, s.cache = again.meta, again.domains, again.cluster, again.cache
+	s.changed = everything
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,7 @@ func history(n int) []seglog.Command {
 			cmds = append(cmds, RemoveAccount{Address: addr(i - 4 - i%12/5), Time: at}, SetSettings{Quota: ptr(int64(i))})
 		case 5:
 			cmds = append(cmds, SetAlias{Address: addr((i - 3) * 1000), Targets: []covey.Address{addr(i - 4)}, Mode: ReplaceAlias}, Dropped{Account: covey.AccountID(i / 2)})
+			cmds = append(cmds, clusterHistory(i/6)...)
 		}
 	}
 	var out []seglog.Command
@@ -56,6 +58,28 @@ func history(n int) []seglog.Command {
 		out = append(out, seglog.Command{Index: uint64(i+1) * 3, Data: Encode(c)})
 	}
 	return out
+}
+
+// clusterHistory makes a map of two nodes at first, and then with each round n
+// lets one more come, hold a shard, and go.
+func clusterHistory(n int) []Command {
+	at := time.Unix(1_700_000_000+int64(n), 0)
+	info := NodeInfo{Peer: fmt.Sprintf("192.0.2.1:%d", 1+n), Version: fmt.Sprint(n), Level: Level}
+	add := func(id covey.NodeID) Command {
+		return AddNode{ID: id, Key: bytes.Repeat([]byte{byte(id)}, 32), NodeInfo: info, Time: at}
+	}
+	if n == 0 {
+		everywhere := []covey.NodeID{1, 2}
+		return []Command{add(1), add(2), SetShardMap{Changes: map[covey.ShardID][]covey.NodeID{0: everywhere, 1: everywhere, 2: everywhere, 3: everywhere}}}
+	}
+	id, shard, epoch := covey.NodeID(100+n), covey.ShardID(n%4), uint64(2*n-1)
+	return []Command{
+		add(id), SetShardMap{Expected: epoch, Changes: map[covey.ShardID][]covey.NodeID{shard: {1, id}}},
+		RemoveNode{ID: id, Time: at}, SetNodeState{ID: id, State: Draining, Time: at},
+		SetShardMap{Expected: epoch + 1, Changes: map[covey.ShardID][]covey.NodeID{shard: {2, 1}}},
+		RemoveNode{ID: id, ReplacedBy: 1, Time: at}, UpdateNode{ID: 2, NodeInfo: info, Time: at},
+		SetSettings{Replicas: ptr(3), RebuildAfter: ptr(time.Duration(n) * time.Second)},
+	}
 }
 
 // dump returns every row of every table.
@@ -67,7 +91,7 @@ func dump(t *testing.T, s *State) string {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	for _, table := range []string{"meta", "domain", "account", "alias", "removed"} {
+	for _, table := range []string{"meta", "domain", "account", "alias", "removed", "node", "shard"} {
 		fmt.Fprintln(&b, table)
 		err := s.db.query("SELECT * FROM "+table, nil, func(q *sqlite.Stmt) error {
 			for i := range q.ColumnCount() {
@@ -84,7 +108,7 @@ func dump(t *testing.T, s *State) string {
 }
 
 func TestStateIsAFunctionOfItsCommands(t *testing.T) {
-	cmds := history(2000)
+	cmds := history(4000)
 	one, many := openState(t, filepath.Join(t.TempDir(), "a")), openState(t, filepath.Join(t.TempDir(), "b"))
 	results := many.Apply(cmds)
 	for i, c := range cmds {
@@ -100,6 +124,9 @@ func TestStateIsAFunctionOfItsCommands(t *testing.T) {
 	}
 	if diff := cmp.Diff(dump(t, many), dump(t, one)); diff != "" {
 		t.Errorf("databases differ (-batch +single):\n%s", diff)
+	}
+	if removed := len(one.cluster.known) - len(one.cluster.members); removed < 50 || one.cluster.epoch < 100 {
+		t.Errorf("the history removed %d nodes only, and came to epoch %d", removed, one.cluster.epoch)
 	}
 	if one.meta.accounts < 100 || one.meta.unverified < 30 || strings.Count(dump(t, one), "\n") < 500 {
 		t.Errorf("the history made %d accounts only", one.meta.accounts)
@@ -234,7 +261,7 @@ func TestFaultStopsTheState(t *testing.T) {
 
 // A disk without room costs no command, whether a command or a look-up meets it.
 func TestF21_RecoverFromAFullDisk(t *testing.T) {
-	cmds := history(600)
+	cmds := history(1200)
 	want := openState(t, filepath.Join(t.TempDir(), "d"))
 	want.Apply(cmds)
 	for name, meet := range map[string]func(*State, []seglog.Command) error{
@@ -288,6 +315,9 @@ func TestF21_RecoverFromAFullDisk(t *testing.T) {
 				t.Error(diff)
 			}
 			if diff := cmp.Diff(want.meta, s.meta, cmp.AllowUnexported(meta{})); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(want.cluster, s.cluster, cmp.AllowUnexported(cluster{})); diff != "" {
 				t.Error(diff)
 			}
 		})

@@ -290,7 +290,7 @@ func (n *Node) found(ctx context.Context) error {
 		return covey.Errorf(covey.Corrupt, "%s: cluster id %q", n.folder.path("node.toml"), n.folder.self.Cluster)
 	}
 	if shards == 0 {
-		if err := n.directory.Found(ctx, want, uint32(n.folder.self.Shards)); err != nil {
+		if err := n.directory.Found(ctx, directory.Found{Cluster: want, Shards: uint32(n.folder.self.Shards)}); err != nil {
 			return err
 		}
 		return n.setQuota(ctx)
@@ -307,12 +307,10 @@ func (n *Node) found(ctx context.Context) error {
 
 // setQuota makes [limits] quota what new accounts get.
 func (n *Node) setQuota(ctx context.Context) error {
-	set := n.directory.Settings()
-	if set.Quota == n.cfg.Limits.Quota {
+	if n.directory.Settings().Quota == n.cfg.Limits.Quota {
 		return nil
 	}
-	set.Quota = n.cfg.Limits.Quota
-	err := n.directory.SetSettings(ctx, set)
+	err := n.directory.SetSettings(ctx, directory.SetSettings{Quota: &n.cfg.Limits.Quota})
 	if errors.Is(err, covey.DiskFull) { // the node must start, so that mail can be deleted
 		n.log.Warn("[limits] quota takes effect at the next start that finds room on the disk", "err", err)
 		return nil

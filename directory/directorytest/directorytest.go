@@ -3,6 +3,7 @@ package directorytest
 
 import (
 	"context"
+	"crypto/ed25519"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -13,8 +14,11 @@ import (
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
-// Shards is the number of mailbox shards of New's cluster.
-const Shards = 4
+// What New's cluster has: this many mailbox shards, all on this node.
+const (
+	Shards              = 4
+	Node   covey.NodeID = 1
+)
 
 // A Proposer applies commands to a State at once. It may be used by any number of
 // goroutines.
@@ -89,7 +93,11 @@ func Open(t testing.TB) (*directory.Service, *Proposer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Found(t.Context(), covey.ClusterID{1}, Shards); err != nil {
+	first := &directory.AddNode{
+		ID: Node, Key: make(ed25519.PublicKey, ed25519.PublicKeySize),
+		NodeInfo: directory.NodeInfo{Peer: "127.0.0.1:7947", Gossip: "127.0.0.1:7946", Version: "test", Level: directory.Level},
+	}
+	if err := s.Found(t.Context(), directory.Found{Cluster: covey.ClusterID{1}, Shards: Shards, First: first}); err != nil {
 		t.Fatal(err)
 	}
 	return s, p

@@ -155,6 +155,14 @@ func (l *lab) lasting(full, short time.Duration) time.Duration {
 	return full
 }
 
+// connsOf is how many connections there are: as the command line says, or full.
+func (l *lab) connsOf(full int) int {
+	if l.conns > 0 {
+		return l.conns
+	}
+	return full
+}
+
 // count is full, or with -short short.
 func (l *lab) count(full, short int) int {
 	if l.short {
@@ -164,7 +172,8 @@ func (l *lab) count(full, short int) int {
 }
 
 // covey starts a node in a new data folder and gives it the accounts. All is as
-// by default but what env says, as NAME=value.
+// by default but the number of connections from one address and what env says, as
+// NAME=value.
 func (l *lab) covey(ctx context.Context, accounts []account, env ...string) (*server, error) {
 	dir, err := os.MkdirTemp(l.dir, "data-")
 	if err != nil {

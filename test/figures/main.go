@@ -56,6 +56,9 @@ func command(ctx context.Context, args []string, w io.Writer) error {
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" {
 		return usage(w)
 	}
+	if args[0] == discardCommand && len(args) == 2 {
+		return discard(ctx, args[1])
+	}
 	o, err := parse(args[0], args[1:])
 	if err != nil {
 		return err

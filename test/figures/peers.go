@@ -79,7 +79,7 @@ func (l *lab) all(ctx context.Context, accounts []account) (map[string]*server, 
 	}
 	add(l.smtpSink(ctx))
 	add(l.dovecot(ctx, accounts))
-	add(l.covey(ctx, accounts, "COVEY_LIMITS_PER_ADDRESS=2000"))
+	add(l.covey(ctx, accounts))
 	return servers, errors.Join(missing...)
 }
 

@@ -23,6 +23,7 @@ type row struct {
 // rows are all rows but those of peers, in the order of docs/performance.md.
 func rows() []row {
 	return []row{
+		largeRow, writtenRow, idleRow, latencyRow,
 		startRow, // before store, which adds to what they share
 		accountsRow, storeRow, mailboxRow, dayRow, neighbourRow,
 	}

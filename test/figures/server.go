@@ -19,17 +19,19 @@ import (
 
 // A server is one of those measured, running.
 type server struct {
-	name string
-	pid  int
-	addr map[string]string // by protocol
-	dir  string            // of its data; empty: it keeps none
-	node *process.Node     // Covey's; nil for others
-	stop func()            // waits until it has ended; again does nothing
+	name  string
+	pid   int
+	addr  map[string]string       // by protocol
+	dir   string                  // of its data; empty: it keeps none
+	node  *process.Node           // Covey's; nil for others
+	stop  func()                  // waits until it has ended; again does nothing
+	state func() *os.ProcessState // how it ended; for after stop
 }
 
-// startCovey starts a node on a data folder.
+// startCovey starts a node on a data folder. All is as by default but what env says
+// and the number of connections from one address.
 func startCovey(bin, dir string, env ...string) (*server, error) {
-	n, err := process.Launch(bin, dir, env...)
+	n, err := process.Launch(bin, dir, append([]string{"COVEY_LIMITS_PER_ADDRESS=4000"}, env...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +44,7 @@ func startCovey(bin, dir string, env ...string) (*server, error) {
 	for _, p := range []string{"smtp", "submission", "submissions", "lmtp", "pop3", "pop3s", "imap", "imaps", "metrics"} {
 		addr[p] = n.Addr(p)
 	}
-	return &server{name: "covey", pid: n.PID(), addr: addr, dir: dir, node: n, stop: stop}, nil
+	return &server{name: "covey", pid: n.PID(), addr: addr, dir: dir, node: n, stop: stop, state: n.State}, nil
 }
 
 // startTimeout bounds how long a server may take to listen.
@@ -57,7 +59,8 @@ func launch(ctx context.Context, name string, cmd *exec.Cmd, addr map[string]str
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	s := &server{name: name, pid: cmd.Process.Pid, addr: addr, stop: sync.OnceFunc(func() {
+	s := &server{name: name, pid: cmd.Process.Pid, addr: addr, state: func() *os.ProcessState { return cmd.ProcessState }}
+	s.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
@@ -65,7 +68,7 @@ func launch(ctx context.Context, name string, cmd *exec.Cmd, addr map[string]str
 			_ = cmd.Process.Kill()
 			<-ended
 		}
-	})}
+	})
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for _, a := range addr {

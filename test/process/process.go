@@ -153,6 +153,16 @@ func (n *Node) Addr(service string) string {
 // PID returns the process id.
 func (n *Node) PID() int { return n.cmd.Process.Pid }
 
+// State says how the process ended; nil as long as it runs.
+func (n *Node) State() *os.ProcessState {
+	select {
+	case <-n.done:
+		return n.cmd.ProcessState
+	default:
+		return nil
+	}
+}
+
 // Exited is closed when the process has ended.
 func (n *Node) Exited() <-chan struct{} { return n.done }
 

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var latencyRow = row{
+	name: "latency",
+	what: "end of DATA to 250 at 500 messages/s, over the median of one 8 KiB write + fdatasync",
+	run:  runLatency,
+}
+
+const (
+	latencyRate  = 500 // messages a second
+	latencyConns = 256 // at most; as many are made as are needed
+	syncWrites   = 500 // before the load, and as many after it
+)
+
+func runLatency(ctx context.Context, l *lab) ([]figure, error) {
+	users := l.count(1000, 100)
+	s, err := l.covey(ctx, makeAccounts("user", users))
+	if err != nil {
+		return nil, err
+	}
+	cfg := l.intake(s, users)
+	cfg.Conns, cfg.Rate = l.connsOf(latencyConns), latencyRate
+	cfg.Duration = l.lasting(time.Minute, 2*time.Second)
+	warm := cfg // every account has had mail
+	warm.Duration, warm.Count, warm.Seed = 0, int64(users), 1
+	if _, err := l.load(ctx, warm); err != nil {
+		return nil, err
+	}
+	before, err := syncedWrites(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	res, err := l.load(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if res.Overflow > 0 {
+		return nil, fmt.Errorf("%d messages were never sent: the server does not keep up with %d/s", res.Overflow, latencyRate)
+	}
+	after, err := syncedWrites(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	once := middle(append(before, after...))
+	return []figure{
+		{Name: "p50 over one write", Value: res.Accept.P50 / once, Goal: 5, Most: true, Note: fmt.Sprintf("%d messages in %.0f s", res.Done, res.Seconds)},
+		{Name: "p99 over one write", Value: res.Accept.P99 / once, Goal: 20, Most: true},
+		{Name: "8 KiB write + fdatasync, median", Value: once, Unit: "ms", Note: fmt.Sprintf("before %s, after %s", number(middle(before)), number(middle(after)))},
+		{Name: "end of DATA to 250, p50", Value: res.Accept.P50, Unit: "ms"},
+		{Name: "end of DATA to 250, p99", Value: res.Accept.P99, Unit: "ms"},
+		{Name: "end of DATA to 250, p99.9", Value: res.Accept.P999, Unit: "ms"},
+		{Name: "whole message from its planned start, p99", Value: res.Latency.P99, Unit: "ms", Note: "three round trips more"},
+	}, nil
+}
+
+// syncedWrites appends 8 KiB to a file and syncs it, again and again, and returns
+// how many milliseconds each took.
+func syncedWrites(dir string) (took []float64, err error) {
+	name := filepath.Join(dir, "appended")
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(name)) }()
+	block := make([]byte, messageSize)
+	for i := range syncWrites {
+		block[i]++ // no two are the same
+		began := time.Now()
+		if _, err := f.WriteAt(block, int64(i)*messageSize); err != nil {
+			return nil, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return nil, err
+		}
+		took = append(took, float64(time.Since(began))/float64(time.Millisecond))
+	}
+	return took, nil
+}

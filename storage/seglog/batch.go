@@ -3,6 +3,7 @@ package seglog
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -69,6 +70,16 @@ func (b *Batch) Snapshot(g covey.ShardID, meta *raftpb.SnapshotMetadata) {
 	b.add(change{conf: cs, record: record{
 		kind: kindSnapshot, group: g, index: meta.GetIndex(), term: meta.GetTerm(),
 	}}, appendConf(nil, cs))
+}
+
+// Leave says that the group has left this node: its log is empty and begins
+// before the first entry, and it has no membership. Of hs the term and the vote
+// stay for good, so that a replica that comes back does not vote again in a term
+// in which it did. It comes after all other calls for the group.
+func (b *Batch) Leave(g covey.ShardID, hs *raftpb.HardState) {
+	b.add(change{record: record{kind: kindSnapshot, group: g}}, appendConf(nil, &raftpb.ConfState{}))
+	b.late = slices.DeleteFunc(b.late, func(c change) bool { return c.group == g })
+	b.HardState(g, &raftpb.HardState{Term: hs.Term, Vote: hs.Vote})
 }
 
 // first notes that a group's entries up to p are not needed any more.

@@ -126,6 +126,11 @@ func (r *rig) act() error {
 		b.Snapshot(id, meta)
 		b.HardState(id, &raftpb.HardState{Term: new(g.hard.term + 1), Commit: meta.Index})
 		return r.write(&b, true)
+	case n < 16 && r.rnd.IntN(2) == 0:
+		id := covey.ShardID(r.rnd.IntN(3))
+		var b Batch
+		b.Leave(id, &raftpb.HardState{Term: new(r.now.group(id).hard.term + 1), Vote: new(r.rnd.Uint64N(5))})
+		return r.write(&b, true)
 	case n < 17:
 		return r.copyBodies()
 	case n < 19:

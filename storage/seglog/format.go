@@ -54,7 +54,9 @@ package seglog
 //	4 membership   as of this index               conf
 //	5 first        of the last entry that is no   none
 //	               longer needed
-//	6 snapshot     of the state that came         conf. The group's log is empty behind it
+//	6 snapshot     of the state that came         conf. The group's log is empty behind
+//	               elsewhere; 0, 0: the group     it. The conf without members if the
+//	               has left this node             group has left
 //	7 body copy    segment and offset it was      the bytes
 //	               copied from; 0, 0: it came
 //	               from another node

@@ -104,6 +104,11 @@ func TestGolden(t *testing.T) {
 		seen[c.kind] = true
 		golden(t, names[c.kind], b.buf[c.at:c.at+c.size()])
 	}
+	var leave Batch
+	leave.Leave(4, &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(3)), Commit: new(uint64(88))})
+	leave.seal()
+	leave.sign(goldenSalt, 128, 128)
+	golden(t, "record-6-leave", leave.buf[recordHeader:])
 	foot := encodeFooter(sampleItems(b, 128), goldenSalt, 1024)
 	golden(t, "record-8-footer", foot[:len(foot)-recordHeader])
 	golden(t, "record-9-trailer", foot[len(foot)-recordHeader:])

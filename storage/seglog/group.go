@@ -71,7 +71,7 @@ func (g *Group) admit(r *record) error {
 		}
 		p.last = r.index
 	case kindSnapshot:
-		if r.index < p.prev {
+		if r.index < p.prev && r.index != 0 {
 			return covey.Errorf(covey.Invalid, "write log: group %d: snapshot at %d is older than the first entry %d", g.id, r.index, p.prev+1)
 		}
 		p.prev, p.last = r.index, r.index
@@ -97,7 +97,15 @@ func (g *Group) applyLocked(c *change, segment uint64, offset uint32) {
 		g.prev, g.slots = position{c.index, c.term}, nil
 		g.noted = g.prev
 		g.applied, g.kept = c.index, 0
-		g.conf, g.confIndex = c.conf, c.index
+		g.restartLocked(c)
+	}
+}
+
+// restartLocked takes the membership of a snapshot; none if the group left.
+func (g *Group) restartLocked(c *change) {
+	g.conf, g.confIndex = c.conf, c.index
+	if c.index == 0 {
+		g.conf = nil
 	}
 }
 
@@ -174,6 +182,14 @@ func (g *Group) ConfState() (*raftpb.ConfState, uint64) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
 	return cloneConf(g.conf), g.confIndex
+}
+
+// Empty reports whether the log holds nothing of the group but perhaps a term
+// and a vote: it was never here, or it left, or it has not heard of its leader.
+func (g *Group) Empty() bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.last() == 0 && g.conf == nil
 }
 
 // Term implements raft.Storage.

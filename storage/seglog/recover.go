@@ -389,7 +389,8 @@ func (r *recovery) apply(e *event) {
 		}
 	case kindSnapshot:
 		// An older one of the group must not take its first entry back.
-		g.slots, g.conf, g.confIndex = nil, e.conf, e.index
+		g.slots = nil
+		g.restartLocked(&e.change)
 		if e.index == g.prev.index {
 			g.prev.term = e.term
 		}

@@ -46,6 +46,66 @@ func TestAppliedMovesFirst(t *testing.T) {
 	}
 }
 
+// A group that leaves frees its segments and keeps its vote; what it wrote before
+// does not come back, also when it starts anew.
+func TestLeave(t *testing.T) {
+	_, cfg := memory()
+	cfg.SegmentSize = 4 << 10
+	l, _ := many(t, cfg, 60)
+	mustWrite(t, l, func(b *Batch) {
+		b.Append(2, entries(3, 1, 2, 500))
+		b.ConfState(1, &raftpb.ConfState{Voters: []uint64{1, 2}}, 60)
+		b.HardState(1, &raftpb.HardState{Term: new(uint64(5)), Vote: new(uint64(2)), Commit: new(uint64(60))})
+	})
+	mustWrite(t, l, func(b *Batch) {
+		b.HardState(1, &raftpb.HardState{Term: new(uint64(6)), Vote: new(uint64(1)), Commit: new(uint64(60))})
+		b.Leave(1, &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(2)), Commit: new(uint64(60))})
+	})
+	gone := func(l *Log) {
+		t.Helper()
+		g := l.Group(1)
+		hs, cs, _ := g.InitialState()
+		if !g.Empty() || len(cs.GetVoters()) != 0 || hs.GetTerm() != 7 || hs.GetVote() != 2 || hs.GetCommit() != 0 {
+			t.Errorf("Empty = %t, members %v, hard state %v", g.Empty(), cs, hs)
+		}
+		wantEntries(t, l, 1, nil)
+	}
+	gone(l)
+	for _, s := range l.Segments()[:3] {
+		if s.Needed {
+			t.Errorf("segment %d is still needed", s.Number)
+		}
+	}
+	if err := l.Remove(2); err != nil {
+		t.Error(err)
+	}
+	l = reopen(t, l, cfg)
+	gone(l)
+	mustWrite(t, l, func(b *Batch) { // into another segment, whose header says that the group left
+		b.Append(2, entries(3, 3, 15, 500))
+	})
+	l = reopen(t, l, cfg)
+	gone(l)
+	conf := &raftpb.ConfState{Voters: []uint64{1, 2, 3}}
+	mustWrite(t, l, func(b *Batch) {
+		b.Snapshot(1, &raftpb.SnapshotMetadata{Index: new(uint64(30)), Term: new(uint64(6)), ConfState: conf})
+		b.Append(1, entries(8, 31, 33, 500))
+	})
+	l = reopen(t, l, cfg)
+	wantEntries(t, l, 1, entries(8, 31, 33, 500))
+	if l.Group(1).Empty() {
+		t.Error("a group that came back is said to be empty")
+	}
+}
+
+func reopen(t *testing.T, l *Log, cfg Config) *Log {
+	t.Helper()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return openTest(t, cfg)
+}
+
 // many writes n entries of group 1, one a batch, into segments of 4 KiB.
 func many(t *testing.T, cfg Config, n uint64) (*Log, []*raftpb.Entry) {
 	t.Helper()

@@ -25,7 +25,7 @@ type Compactor struct {
 	cfg     CompactorConfig
 	metrics *CompactorMetrics
 	shards  map[covey.ShardID]Placer // of the pass under way
-	damaged map[uint64]bool // segments with bodies that cannot be copied; left for repair
+	damaged map[uint64]bool          // segments with bodies that cannot be copied; left for repair
 }
 
 // A CompactorConfig says what to compact. Log, Shards and Checkpoint are

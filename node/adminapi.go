@@ -88,6 +88,7 @@ func (n *Node) adminHandler() http.Handler {
 	admin.Handle(mux, admin.AliasRemove, n.aliasRemove)
 	admin.Handle(mux, admin.AliasList, n.aliasList)
 	admin.Handle(mux, admin.NodeStatus, n.status)
+	admin.Handle(mux, admin.NodeHealth, n.health)
 	admin.Handle(mux, admin.NodeCheck, func(ctx context.Context, _ admin.Empty) (admin.CheckResult, error) {
 		return n.check(ctx), nil
 	})

@@ -45,3 +45,11 @@ func (n *Node) status(context.Context, admin.Empty) (admin.Status, error) {
 	}
 	return s, nil
 }
+
+// health says whether the node serves, as /readyz does.
+func (n *Node) health(context.Context, admin.Empty) (admin.Health, error) {
+	if err := n.readyErr(); err != nil {
+		return admin.Health{Reason: err.Error()}, nil
+	}
+	return admin.Health{}, nil
+}

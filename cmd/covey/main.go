@@ -25,6 +25,7 @@ type commands struct {
 	Alias   aliasCmd   `cmd:"" help:"Addresses that lead to others."`
 	Passwd  passwdCmd  `cmd:"" help:"Set an account's password."`
 	Status  statusCmd  `cmd:"" help:"Show the state of the node."`
+	Health  healthCmd  `cmd:"" help:"Exit with 0 if the node is ready, else say why not."`
 	Bench   benchCmd   `cmd:"" help:"Drive load at any mail server and measure it."`
 	Check   checkCmd   `cmd:"" help:"Verify every checksum and invariant of a data folder."`
 	Version versionCmd `cmd:"" help:"Print the version."`

@@ -33,6 +33,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"user", "set", "a@b.example", "--enable", "--disable"}, 2, "", "disable"},
 		{[]string{"status"}, 1, "", "no data folder"},
 		{[]string{"status", "--data", empty}, 1, "", "start it with: covey serve --data " + empty},
+		{[]string{"health", "--data", empty}, 1, "", "start it with: covey serve --data " + empty},
 		{[]string{"serve", "--config", "/no/such/file"}, 1, "", "/no/such/file"},
 		{[]string{"check", "--data", empty}, 1, "", "is not a data folder"},
 		{[]string{"check", "--data", filepath.Join(empty, "none")}, 1, "", "there is no data folder"},
@@ -90,6 +91,7 @@ func TestCommands(t *testing.T) {
 	same("domain list", "DOMAIN         ACCOUNTS  ALIASES\nexample.org    2         1\nother.example  0         1\n",
 		ok(t, "", at("domain", "list")...))
 
+	same("health", "ready\n", ok(t, "", at("health")...))
 	s := decoded[admin.Status](t, "", at("status")...)
 	if !s.Ready || s.Data != dir || s.Accounts != 2 || len(s.Shards) != 3 {
 		t.Errorf("status --json: %+v", s)

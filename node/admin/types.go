@@ -23,6 +23,7 @@ const (
 	AliasRemove  = "alias.remove"  // Name → Done
 	AliasList    = "alias.list"    // Page → []Alias
 	NodeStatus   = "status"        // Empty → Status
+	NodeHealth   = "health"        // Empty → Health
 	NodeCheck    = "check"         // Empty → CheckResult
 )
 
@@ -92,6 +93,11 @@ type ImportResult struct {
 	Same    int      `json:"unchanged"`
 	Errors  []string `json:"errors,omitempty"` // each with its line number; at most 100 a request
 	Failed  int      `json:"failed"`
+}
+
+// Health is whether a node serves.
+type Health struct {
+	Reason string `json:"reason"` // why it is not ready; empty if it is
 }
 
 // Status is the state of a node.

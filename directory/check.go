@@ -110,7 +110,7 @@ func (s *State) checkCluster(note func(format string, args ...any)) error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(disk.shards)) {
-		if err := s.checkVoters(id, disk.shards[id]); err != nil {
+		if err := disk.checkVoters(id, disk.shards[id], s.meta.shards); err != nil {
 			note("shard map: %w", err)
 		}
 	}

@@ -171,7 +171,7 @@ func (s *State) setShardMap(c SetShardMap) (any, error) {
 	}
 	order := slices.Sorted(maps.Keys(c.Changes))
 	for _, id := range order {
-		if err := s.checkVoters(id, c.Changes[id]); err != nil {
+		if err := is.checkVoters(id, c.Changes[id], s.meta.shards); err != nil {
 			return err, nil
 		}
 	}
@@ -188,15 +188,17 @@ func (s *State) setShardMap(c SetShardMap) (any, error) {
 	return next.epoch, nil
 }
 
-func (s *State) checkVoters(id covey.ShardID, voters []covey.NodeID) error {
-	if s.meta.shards == 0 || uint32(id) > s.meta.shards {
+// checkVoters returns why voters cannot be those of a shard, of which there are so
+// many.
+func (c *cluster) checkVoters(id covey.ShardID, voters []covey.NodeID, shards uint32) error {
+	if shards == 0 || uint32(id) > shards {
 		return covey.Errorf(covey.NotFound, "there is no shard %d", id)
 	}
 	if len(voters) == 0 {
 		return covey.Errorf(covey.Invalid, "shard %d has to have a voter", id)
 	}
 	for i, v := range voters {
-		if _, err := s.cluster.member(v); err != nil {
+		if _, err := c.member(v); err != nil {
 			return fmt.Errorf("voters of shard %d: %w", id, err)
 		}
 		if slices.Contains(voters[:i], v) {

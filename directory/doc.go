@@ -1,5 +1,7 @@
 // Package directory knows the domains, accounts and aliases of a cluster, the
-// hashes of passwords, and on which shard an account's mail lies.
+// hashes of passwords, and on which shard an account's mail lies; and the cluster's
+// nodes, with the key that each is known by, and which of them each shard is wanted
+// on. Which are alive, and which hold a shard in truth, it does not know.
 //
 // State is the state machine of Raft group 0: an SQLite database that only
 // applied commands change. Service is what the rest of a node sees: it answers
@@ -14,5 +16,6 @@
 // passed over.
 //
 // Limits: 100,000 domains, 100 targets of an alias, 10 levels and 100 accounts
-// behind one address, 1,000 accounts in one command.
+// behind one address, 1,000 accounts in one command; 1,024 nodes at one time and
+// 16,384 ever, 7 voters of a shard.
 package directory

@@ -7,6 +7,8 @@ type Metrics struct {
 	accounts    prometheus.GaugeFunc
 	domains     prometheus.GaugeFunc
 	unverified  prometheus.GaugeFunc
+	nodes       prometheus.GaugeFunc
+	epoch       prometheus.GaugeFunc
 	unconfirmed prometheus.Counter
 	imported    *prometheus.CounterVec
 }
@@ -24,6 +26,12 @@ func newMetrics(s *State) *Metrics {
 			func(_ meta, domains int) int64 { return int64(domains) }),
 		unverified: gauge("covey_directory_accounts_without_scram", "Accounts with a password and no SCRAM verifier; SCRAM is offered when there are none.",
 			func(m meta, _ int) int64 { return m.unverified }),
+		nodes: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "covey_directory_nodes", Help: "Members of the cluster, alive or not.",
+		}, func() float64 { return float64(len(s.viewCluster().members)) }),
+		epoch: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "covey_directory_shard_map_epoch", Help: "How often the wanted voters of shards were changed; the same on every node that is up to date.",
+		}, func() float64 { return float64(s.viewCluster().epoch) }),
 		unconfirmed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "covey_directory_unconfirmed_total",
 			Help: "Times group 0 could not confirm that this copy of the directory is up to date.",
@@ -37,5 +45,5 @@ func newMetrics(s *State) *Metrics {
 
 // Collectors returns all of them.
 func (m *Metrics) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.accounts, m.domains, m.unverified, m.unconfirmed, m.imported}
+	return []prometheus.Collector{m.accounts, m.domains, m.unverified, m.nodes, m.epoch, m.unconfirmed, m.imported}
 }

@@ -36,6 +36,7 @@ var layers = map[string]int{
 	"bench":            6,
 	"node/admin":       7,
 	"node/route":       7,
+	"node/reconcile":   7,
 	"node":             8,
 	"cmd":              9,
 	"test":             10,

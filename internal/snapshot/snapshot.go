@@ -2,9 +2,13 @@
 // agree on about copies of the whole state: one replica's Snapshot is read in
 // chunks, carried to another, and put together there by a Restorer.
 //
-// It holds contracts alone. What the chunks contain is the state machine's
-// business, how they travel and in which order they are asked for is the
-// group's. A chunk has at most ChunkSize bytes.
+// It has the contracts, the format of the chunks (format.go), a file copy that
+// goes on beside its owner's work, and the steps by which a staged database takes
+// the place of the old one (stage.go). What is in a database, and what it refers
+// to outside, is the state machine's business; how chunks travel, and in which
+// order they are asked for, is the group's.
+//
+// Limits: 1 MiB a chunk, 256 KiB a piece.
 package snapshot
 
 // ChunkSize bounds a chunk, in bytes.

@@ -12,7 +12,8 @@ import (
 
 // Content is the bytes of one message: an io.ReaderAt over its prefix and body
 // that reads and verifies one run of the log at a time, at most
-// storage.ChunkSize bytes. It is for one goroutine; nothing needs closing.
+// storage.ChunkSize bytes: into the caller's buffer if the run fits there, else
+// into one of its own. It is for one goroutine; nothing needs closing.
 type Content struct {
 	s      *Service
 	shard  covey.ShardID
@@ -30,9 +31,13 @@ type run struct {
 	at    seglog.Extent
 }
 
-// Content opens the bytes of a message of the view's mailbox.
+// Content opens the bytes of a message of the view's mailbox. Where they lie is
+// looked up unless m has its Extents.
 func (v *View) Content(ctx context.Context, m *storage.Message) (*Content, error) {
 	c := &Content{s: v.a.s, shard: v.at.shard, id: m.Body, prefix: m.Prefix, size: m.Size, have: -1}
+	if m.Extents != nil {
+		return c, c.lie(m.Extents)
+	}
 	return c, c.locate(ctx)
 }
 
@@ -49,6 +54,11 @@ func (c *Content) locate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return c.lie(extents)
+}
+
+// lie takes in where the body lies.
+func (c *Content) lie(extents []seglog.Extent) error {
 	c.runs, c.have = c.runs[:0], -1
 	at := int64(len(c.prefix))
 	for _, e := range extents {
@@ -74,19 +84,27 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < int64(len(c.prefix)) {
 		n = copy(p, c.prefix[off:])
 	}
-	for n < len(p) && off+int64(n) < c.size {
-		at := off + int64(n)
-		i := c.runAt(at)
-		if err := c.load(i); err != nil {
+	for tries := 0; n < len(p) && off+int64(n) < c.size; {
+		got, err := c.readRun(p[n:], off+int64(n))
+		n += got
+		if errors.Is(err, covey.NotFound) { // compaction moved it: look it up again
+			if tries++; tries == maxTries {
+				return n, covey.Errorf(covey.Unavailable, "body %d of shard %d keeps moving", c.id, c.shard)
+			}
+			err = c.locate(context.Background())
+		}
+		if err != nil {
 			return n, err
 		}
-		n += copy(p[n:], c.buf[at-c.runs[i].start:])
 	}
 	if n < len(p) {
 		return n, io.EOF
 	}
 	return n, nil
 }
+
+// maxTries is how often a run is looked for that is not where it was.
+const maxTries = 4
 
 // runAt returns the index of the run that holds offset at, which is past the
 // prefix and before the end.
@@ -98,30 +116,27 @@ func (c *Content) runAt(at int64) int {
 	}
 }
 
-// load reads run i into buf. A run that compaction moved meanwhile is looked up
-// again.
-func (c *Content) load(i int) error {
-	const tries = 4
-	for range tries {
-		if c.have == i {
-			return nil
+// readRun reads from the run that holds offset at, up to its end or that of p.
+func (c *Content) readRun(p []byte, at int64) (int, error) {
+	i := c.runAt(at)
+	r := c.runs[i]
+	if c.have != i && at == r.start && len(p) >= int(r.at.Length) {
+		p = p[:r.at.Length]
+		if err := c.s.cfg.Bodies.Read(r.at, p); err != nil {
+			clear(p) // nothing that was not verified
+			return 0, err
 		}
-		e := c.runs[i].at
-		if cap(c.buf) < int(e.Length) {
-			c.buf = make([]byte, e.Length)
-		}
-		c.buf, c.have = c.buf[:e.Length], -1
-		err := c.s.cfg.Bodies.Read(e, c.buf)
-		if err == nil {
-			c.have = i
-			return nil
-		}
-		if !errors.Is(err, covey.NotFound) {
-			return err
-		}
-		if err := c.locate(context.Background()); err != nil {
-			return err
-		}
+		return len(p), nil
 	}
-	return covey.Errorf(covey.Unavailable, "body %d of shard %d keeps moving", c.id, c.shard)
+	if c.have != i {
+		if cap(c.buf) < int(r.at.Length) {
+			c.buf = make([]byte, r.at.Length)
+		}
+		c.buf, c.have = c.buf[:r.at.Length], -1
+		if err := c.s.cfg.Bodies.Read(r.at, c.buf); err != nil {
+			return 0, err
+		}
+		c.have = i
+	}
+	return copy(p, c.buf[at-r.start:]), nil
 }

@@ -136,6 +136,9 @@ func (v *View) Poll(ctx context.Context, o PollOptions) ([]Update, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	for v.own[v.modseq+1] { // nothing to learn from it
+		v.modseq++
+	}
 	ch, err := r.Changes(v.a.id, v.at.id, v.modseq)
 	if err != nil {
 		return nil, err

@@ -107,9 +107,9 @@ func (d *maildrop) sizes(ctx context.Context, first, last uint32, out []listed) 
 func (d *maildrop) message(ctx context.Context, n uint32) (*storage.Message, error) {
 	uid := d.view.UID(n)
 	var found *storage.Message
-	err := d.view.Messages(ctx, storage.Query{UIDs: []storage.UIDRange{{First: uid, Last: uid}}}, func(m *storage.Message) error {
-		one := *m
-		found = &one
+	q := storage.Query{UIDs: []storage.UIDRange{{First: uid, Last: uid}}, Extents: true}
+	err := d.view.Messages(ctx, q, func(m *storage.Message) error {
+		found = m
 		return nil
 	})
 	if err == nil && found == nil {

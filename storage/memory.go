@@ -169,8 +169,12 @@ func (t *memory) messages(in *span, most int) []Message {
 			}
 			m.Prefix = slices.Clone(m.Prefix)
 			m.Flags.Keywords = slices.Clone(m.Flags.Keywords)
-			if body := t.bodies[m.Body]; in.summary && body != nil {
+			body := t.bodies[m.Body]
+			if in.summary && body != nil {
 				m.Summary = slices.Clone(body.summary)
+			}
+			if in.extents && body != nil {
+				m.Extents = slices.Clone(body.extents)
 			}
 			list = append(list, m)
 		}

@@ -353,7 +353,7 @@ func (s *shard) View(a covey.AccountID, id covey.MailboxID) (out Mailbox, uids [
 
 // Messages implements Reader.
 func (s *shard) Messages(ctx context.Context, q Query, fn func(*Message) error) error {
-	in := span{mailbox: q.Mailbox, uids: []UIDRange{{1, 1<<32 - 1}}, since: q.Since, summary: q.Summary}
+	in := span{mailbox: q.Mailbox, uids: []UIDRange{{1, 1<<32 - 1}}, since: q.Since, summary: q.Summary, extents: q.Extents}
 	if q.UIDs != nil {
 		in.uids = normalise(q.UIDs, 1<<32-1)
 	}

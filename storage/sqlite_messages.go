@@ -10,19 +10,27 @@ import (
 // a slice ends, when a query leaves most of them out.
 const slack = 16
 
-const (
-	messageColumns = `SELECT uid, mod_seq, system, keywords, date, size, prefix, body FROM message
-		WHERE mailbox = ?+0 AND uid BETWEEN ?+0 AND ?+0 ORDER BY uid`
-	summaryColumns = `SELECT uid, mod_seq, system, keywords, date, size, prefix, message.body, summary
-		FROM message LEFT JOIN summary ON summary.body = message.body
-		WHERE mailbox = ?+0 AND uid BETWEEN ?+0 AND ?+0 ORDER BY uid`
-)
+// query returns the statement that finds the span's messages.
+func (in *span) query() string {
+	const (
+		columns   = `SELECT uid, mod_seq, system, keywords, date, message.size, prefix, message.body`
+		summaries = ` LEFT JOIN summary ON summary.body = message.body`
+		bodies    = ` LEFT JOIN body ON body.id = message.body`
+		which     = ` WHERE mailbox = ?+0 AND uid BETWEEN ?+0 AND ?+0 ORDER BY uid`
+	)
+	switch {
+	case in.summary && in.extents:
+		return columns + `, summary, extents FROM message` + summaries + bodies + which
+	case in.summary:
+		return columns + `, summary FROM message` + summaries + which
+	case in.extents:
+		return columns + `, NULL, extents FROM message` + bodies + which
+	}
+	return columns + ` FROM message` + which
+}
 
 func (d *database) messages(in *span, most int) []Message {
-	sql := messageColumns
-	if in.summary {
-		sql = summaryColumns
-	}
+	sql := in.query()
 	list := make([]Message, 0, min(most, countUIDs(in.uids)))
 	for looked := 0; len(in.uids) > 0 && d.err == nil; looked++ {
 		r := in.uids[0]
@@ -36,7 +44,7 @@ func (d *database) messages(in *span, most int) []Message {
 			}
 			looked++
 			if s := covey.ModSeq(q.intAt(1)); s > in.since {
-				list = append(list, d.scanMessage(q, in.summary))
+				list = append(list, d.scanMessage(q, in))
 			}
 		}
 		in.uids = in.uids[1:]
@@ -48,14 +56,17 @@ func (d *database) messages(in *span, most int) []Message {
 	return list
 }
 
-func (d *database) scanMessage(q statement, summary bool) Message {
+func (d *database) scanMessage(q statement, in *span) Message {
 	m := Message{
 		UID: covey.UID(q.intAt(0)), ModSeq: covey.ModSeq(q.intAt(1)),
 		Flags: covey.Flags{System: covey.SystemFlags(q.intAt(2)), Keywords: d.decodeStrings(q.blobAt(3))},
 		Date:  time.Unix(q.intAt(4), 0).UTC(), Size: q.intAt(5), Prefix: q.blobAt(6), Body: covey.BodyID(q.intAt(7)),
 	}
-	if summary {
+	if in.summary {
 		m.Summary = q.blobAt(8)
+	}
+	if in.extents {
+		m.Extents = d.decodeExtents(q.blobAt(9))
 	}
 	return m
 }

@@ -101,6 +101,7 @@ type Query struct {
 	UIDs    []UIDRange   // ascending, disjoint; nil selects all
 	Since   covey.ModSeq // only messages changed after it
 	Summary bool         // fill in Message.Summary
+	Extents bool         // fill in Message.Extents
 }
 
 // A UIDRange is the UIDs from First to Last, both included.
@@ -145,7 +146,8 @@ type Message struct {
 	Size    int64     // of prefix and body together
 	Prefix  []byte
 	Body    covey.BodyID
-	Summary []byte // if asked for
+	Summary []byte          // if asked for
+	Extents []seglog.Extent // where the body lies, if asked for: see Reader.Body
 }
 
 // Changes are what happened to a mailbox after a ModSeq.

@@ -133,6 +133,7 @@ type span struct {
 	uids    []UIDRange   // ascending, disjoint, the caller's own; shrinks from the front
 	since   covey.ModSeq // only messages changed after it
 	summary bool
+	extents bool
 }
 
 // A newBody is a body on its way into the tables.

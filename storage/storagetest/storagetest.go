@@ -9,10 +9,12 @@
 package storagetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -291,10 +293,15 @@ func look(t testing.TB, state storage.State, mb storage.Mailbox, bodies map[cove
 		t.Fatalf("changes of mailbox %d: %v", mb.ID, err)
 	}
 	v.Expunged = changes.Expunged
-	for _, m := range v.Messages {
+	located := messages(t, state, storage.Query{Mailbox: mb.ID, Extents: true})
+	both := messages(t, state, storage.Query{Mailbox: mb.ID, Summary: true, Extents: true})
+	for i, m := range v.Messages {
 		extents, err := state.Body(m.Body)
 		if err != nil {
 			t.Fatalf("body %d: %v", m.Body, err)
+		}
+		if !slices.Equal(located[i].Extents, extents) || !slices.Equal(both[i].Extents, extents) || !bytes.Equal(both[i].Summary, m.Summary) {
+			t.Errorf("body %d lies at %v, with its message %v; with the summary too: %+v", m.Body, extents, located[i].Extents, both[i])
 		}
 		bodies[m.Body] = 0
 		for _, e := range extents {

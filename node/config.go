@@ -2,7 +2,6 @@ package node
 
 import (
 	"log/slog"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -30,6 +29,11 @@ type NodeConfig struct {
 	Data     string `toml:"data"`     // the data folder; required
 	Hostname string `toml:"hostname"` // said in greetings and Received lines; empty: the host's name
 	Debug    bool   `toml:"debug"`    // pprof on the metrics listener, debug log lines
+
+	// Advertise is the IP address or host name at which other nodes reach this one;
+	// empty: that of [listen] peer, or of the interface that leads to them.
+	Advertise string `toml:"advertise"`
+	Zone      string `toml:"zone"` // nodes that fail together name the same one; empty: none
 }
 
 // ListenConfig is the [listen] table: for each service the addresses, host:port
@@ -44,6 +48,11 @@ type ListenConfig struct {
 	POP3        []string `toml:"pop3"`
 	POP3S       []string `toml:"pop3s"`
 	Metrics     []string `toml:"metrics"`
+
+	// For other nodes: both or neither, host:port. A node that listens on neither
+	// stays alone.
+	Peer   []string `toml:"peer"`   // TCP
+	Gossip []string `toml:"gossip"` // UDP and TCP; hosts are IP addresses or empty, the port is one
 }
 
 // TLSConfig is the [tls] table. Without both, a self-signed certificate is made
@@ -71,7 +80,12 @@ type LimitsConfig struct {
 
 // ClusterConfig is the [cluster] table.
 type ClusterConfig struct {
-	Shards int `toml:"shards"` // mailbox shards, fixed when the data folder is made; 16
+	SecretFile   string   `toml:"secret_file"`   // what all nodes share; DIR/cluster.secret
+	Init         bool     `toml:"init"`          // make the cluster with the nodes in Join, if this is the first of them
+	Join         []string `toml:"join"`          // host:port of the peer listeners of nodes
+	Replicas     int      `toml:"replicas"`      // wanted of each mailbox shard, 1, 3 or 5; 3. Fewer while there are fewer nodes
+	Shards       int      `toml:"shards"`        // mailbox shards, fixed when the data folder is made; 16
+	RebuildAfter Duration `toml:"rebuild_after"` // a node gone for so long has its replicas rebuilt elsewhere; 10m
 }
 
 // Duration is a time.Duration written as "90s" or "10m".
@@ -103,13 +117,14 @@ func DefaultConfig(data string, offset int) Config {
 			IMAP: on("", 143), IMAPS: on("", 993), POP3: on("", 110), POP3S: on("", 995),
 			LMTP:    append(on("127.0.0.1", 24), "unix:"+data+"/lmtp.sock"),
 			Metrics: on("127.0.0.1", 9925),
+			Peer:    on("", 7947), Gossip: on("", 7946),
 		},
 		Limits: LimitsConfig{
 			MessageSize: 50 << 20, Recipients: 100, Connections: 4000, PerAddress: 50, SessionsPerUser: 50,
 			ClearTextLogin: "loopback", DiskReserve: 64 << 20, CheckpointEvery: Duration(time.Minute),
 			CompactEvery: Duration(10 * time.Second), SegmentSize: 64 << 20,
 		},
-		Cluster: ClusterConfig{Shards: 16},
+		Cluster: ClusterConfig{Replicas: 3, Shards: 16, RebuildAfter: Duration(10 * time.Minute)},
 	}
 }
 
@@ -126,8 +141,8 @@ func (c *Config) validate() error {
 	if err := c.Limits.validate(); err != nil {
 		return err
 	}
-	if c.Cluster.Shards < 1 || c.Cluster.Shards > maxShards {
-		return covey.Errorf(covey.Invalid, "[cluster] shards is %d: want 1 to %d", c.Cluster.Shards, maxShards)
+	if err := c.validateCluster(); err != nil {
+		return err
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		return covey.Errorf(covey.Invalid, "[tls] cert and key go together: set both or neither")
@@ -165,7 +180,9 @@ func (c *Config) fill() {
 	setDefault(&l.CheckpointEvery, d.CheckpointEvery)
 	setDefault(&l.CompactEvery, d.CompactEvery)
 	setDefault(&l.SegmentSize, d.SegmentSize)
+	setDefault(&c.Cluster.Replicas, def.Cluster.Replicas)
 	setDefault(&c.Cluster.Shards, def.Cluster.Shards)
+	setDefault(&c.Cluster.RebuildAfter, def.Cluster.RebuildAfter)
 }
 
 func setDefault[T comparable](v *T, def T) {
@@ -227,9 +244,8 @@ func checkListen(service, addr string) error {
 		}
 		return nil
 	}
-	_, text, err := net.SplitHostPort(addr)
-	port, noNumber := strconv.Atoi(text)
-	if err != nil || noNumber != nil || port < 0 || port > 65535 {
+	_, port, ok := splitHostPort(addr)
+	if !ok {
 		return covey.Errorf(covey.Invalid, "[listen] %s: %q: want host:port or unix:/path", service, addr)
 	}
 	if service == "lmtp" && port == 25 { // RFC 2033 section 5

@@ -34,6 +34,27 @@ func TestConfigIsRefused(t *testing.T) {
 		{"[node] hostname", func(c *Config) { c.Node.Hostname = "not a name" }},
 		{"[cluster] shards is -1", func(c *Config) { c.Cluster.Shards = -1 }},
 		{"[cluster] shards is 5000", func(c *Config) { c.Cluster.Shards = 5000 }},
+		{"[cluster] replicas is 2: want 1, 3 or 5", func(c *Config) { c.Cluster.Replicas = 2 }},
+		{"[cluster] replicas is -1", func(c *Config) { c.Cluster.Replicas = -1 }},
+		{"[cluster] rebuild_after is 1ms: want 1s to", func(c *Config) { c.Cluster.RebuildAfter = Duration(time.Millisecond) }},
+		{"[cluster] rebuild_after is -1s", func(c *Config) { c.Cluster.RebuildAfter = Duration(-time.Second) }},
+		{"[cluster] init needs the addresses of all nodes", func(c *Config) { c.Cluster.Init = true }},
+		{"[cluster] join: \"mail1\": want host:port", func(c *Config) { c.Cluster.Join = []string{"mail1"} }},
+		{"[cluster] join: \":7947\"", func(c *Config) { c.Cluster.Join = []string{":7947"} }},
+		{"[cluster] join: \"mail1:0\"", func(c *Config) { c.Cluster.Join = []string{"mail1:0"} }},
+		{"[cluster] join: \"mail1:peer\"", func(c *Config) { c.Cluster.Join = []string{"a:1", "mail1:peer"} }},
+		{"\"a:1\" is there twice", func(c *Config) { c.Cluster.Join = []string{"a:1", "b:1", "a:1"} }},
+		{"join has 1025 addresses", func(c *Config) { c.Cluster.Join = make([]string, maxJoin+1) }},
+		{"set [listen] peer and gossip", func(c *Config) { c.Cluster.Join, c.Listen.Peer, c.Listen.Gossip = []string{"a:1"}, nil, nil }},
+		{"[listen] peer and gossip go together", func(c *Config) { c.Listen.Peer = nil }},
+		{"[listen] peer and gossip go together", func(c *Config) { c.Listen.Gossip = nil }},
+		{"[listen] peer: \"unix:/peer\"", func(c *Config) { c.Listen.Peer = []string{"unix:/peer"} }},
+		{"[listen] gossip: \"localhost:7946\": want IP:port", func(c *Config) { c.Listen.Gossip = []string{"localhost:7946"} }},
+		{"[listen] gossip: \"[::]:2\": all addresses have the same port", func(c *Config) { c.Listen.Gossip = []string{"0.0.0.0:1", "[::]:2"} }},
+		{"[node] advertise \"mail1:7947\"", func(c *Config) { c.Node.Advertise = "mail1:7947" }},
+		{"[node] advertise \"[192.0.2.1]\"", func(c *Config) { c.Node.Advertise = "[192.0.2.1]" }},
+		{"[node] advertise is ::, which leads every node to itself", func(c *Config) { c.Node.Advertise = "::" }},
+		{"[node] zone \"rack 1\"", func(c *Config) { c.Node.Zone = "rack 1" }},
 		{"set both or neither", func(c *Config) { c.TLS.Cert = "/cert" }},
 		{"set both or neither", func(c *Config) { c.TLS.Key = "/key" }},
 		{"clear_text_login", func(c *Config) { c.Limits.ClearTextLogin = "always" }},
@@ -61,6 +82,9 @@ func TestConfigIsRefused(t *testing.T) {
 	}
 	cfg := config("/data")
 	cfg.Listen.IMAPS = []string{"[::1]:993", "localhost:0", "unix:/run/imaps"}
+	cfg.Listen.Peer, cfg.Listen.Gossip = []string{"localhost:0", "[::1]:7947"}, []string{"127.0.0.1:0", ":0"}
+	cfg.Node.Advertise, cfg.Node.Zone = "2001:db8::1", "eu-1.b_2"
+	cfg.Cluster.Init, cfg.Cluster.Join = true, []string{"covey-0.covey:7947", "[2001:db8::1]:7947", "192.0.2.1:7947"}
 	if err := cfg.validate(); err != nil {
 		t.Errorf("good addresses: %v", err)
 	}

@@ -39,6 +39,7 @@ func config(dir string) Config {
 		*list = []string{"127.0.0.1:0"}
 	}
 	l.LMTP = []string{"unix:" + dir + "/lmtp.sock"}
+	l.Peer, l.Gossip = []string{"127.0.0.1:0"}, []string{"127.0.0.1:0"}
 	return cfg
 }
 

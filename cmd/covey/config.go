@@ -26,6 +26,7 @@ type source struct {
 	file   string
 	data   string
 	offset int
+	flags  map[string]string // of other keys, by "table.key", as the environment has them
 	getenv func(string) (string, bool)
 }
 
@@ -38,6 +39,9 @@ func (s source) load() (node.Config, error) {
 		}
 	}
 	if err := over.environ(s.getenv); err != nil {
+		return node.Config{}, err
+	}
+	if err := over.apply(s.flags); err != nil {
 		return node.Config{}, err
 	}
 	data := s.data
@@ -124,6 +128,21 @@ func (f *fileConfig) environ(getenv func(string) (string, bool)) error {
 		f.set[path] = true
 		if err := setText(v, text); err != nil {
 			return fmt.Errorf("%s=%q: %w", name, text, err)
+		}
+		return nil
+	})
+}
+
+// apply applies what the command line says of keys.
+func (f *fileConfig) apply(flags map[string]string) error {
+	return eachKey(reflect.ValueOf(&f.Config).Elem(), func(path string, v reflect.Value) error {
+		text, ok := flags[path]
+		if !ok {
+			return nil
+		}
+		f.set[path] = true
+		if err := setText(v, text); err != nil {
+			return fmt.Errorf("%s %q on the command line: %w", path, text, err)
 		}
 		return nil
 	})

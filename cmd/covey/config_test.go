@@ -111,8 +111,8 @@ func TestEveryKeyIsAVariable(t *testing.T) {
 }
 
 func TestPrecedence(t *testing.T) {
-	file := configFile(t, "[node]\ndata = \"/file\"\nhostname = \"file.example\"\n[limits]\nrecipients = 7\nquota = 7\n[listen]\npop3 = []\n")
-	env := map[string]string{"COVEY_NODE_DATA": "/env", "COVEY_LIMITS_QUOTA": "8", "COVEY_LISTEN_POP3S": ""}
+	file := configFile(t, "[node]\ndata = \"/file\"\nhostname = \"file.example\"\n[limits]\nrecipients = 7\nquota = 7\n[listen]\npop3 = []\n[cluster]\nreplicas = 1\n")
+	env := map[string]string{"COVEY_NODE_DATA": "/env", "COVEY_LIMITS_QUOTA": "8", "COVEY_LISTEN_POP3S": "", "COVEY_CLUSTER_JOIN": "c:3"}
 	for _, tt := range []struct {
 		name string
 		s    source
@@ -125,9 +125,13 @@ func TestPrecedence(t *testing.T) {
 			*c = node.DefaultConfig("/env", 0) // the LMTP socket lies in the data folder
 			c.Node.Hostname, c.Limits.Recipients, c.Limits.Quota = "file.example", 7, 8
 			c.Listen.POP3, c.Listen.POP3S = []string{}, []string{}
+			c.Cluster.Join, c.Cluster.Replicas = []string{"c:3"}, 1
 		}},
-		{"command line", source{file: file, data: "/flag", getenv: environment(env)}, func(c *node.Config) {
+		{"command line", source{file: file, data: "/flag", flags: (&serveCmd{
+			Join: []string{"a:1", "b:2"}, SecretFile: "/secret", Init: true, Replicas: 5,
+		}).flags(), getenv: environment(env)}, func(c *node.Config) {
 			*c = node.DefaultConfig("/flag", 0)
+			c.Cluster.Join, c.Cluster.SecretFile, c.Cluster.Init, c.Cluster.Replicas = []string{"a:1", "b:2"}, "/secret", true, 5
 			c.Node.Hostname, c.Limits.Recipients, c.Limits.Quota = "file.example", 7, 8
 			c.Listen.POP3, c.Listen.POP3S = []string{}, []string{}
 		}},
@@ -135,7 +139,7 @@ func TestPrecedence(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			want := node.DefaultConfig("/file", 0)
 			want.Node.Hostname, want.Limits.Recipients, want.Limits.Quota = "file.example", 7, 7
-			want.Listen.POP3 = []string{}
+			want.Listen.POP3, want.Cluster.Replicas = []string{}, 1
 			tt.want(&want)
 			got, err := tt.s.load()
 			if err != nil {

@@ -77,6 +77,7 @@ func demoConfig(dir string) node.Config {
 			(*list)[i] = freeOnLoopback(addr)
 		}
 	}
+	l.Peer, l.Gossip = nil, nil // nobody will join
 	return cfg
 }
 

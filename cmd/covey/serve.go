@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -17,11 +18,34 @@ type serveCmd struct {
 	Config     string `help:"Configuration file (TOML)." placeholder:"FILE"`
 	Data       string `help:"Data folder; made if it is not there." placeholder:"DIR"`
 	PortOffset int    `help:"Number added to each default port, for several nodes on one host." placeholder:"N"`
+
+	Join       []string `help:"Join the cluster of the node at this peer address; may be given again, or as a list with commas." placeholder:"HOST:PORT"`
+	SecretFile string   `help:"File with the secret that all nodes of a cluster share; by default cluster.secret in the data folder." placeholder:"FILE"`
+	Init       bool     `help:"Make a cluster of the nodes in --join, if this is the first of them and none of the others has one."`
+	Replicas   int      `help:"Replicas wanted of each mailbox shard: 1, 3 or 5." placeholder:"N"`
+}
+
+// flags returns the keys of the configuration that the command line gives.
+func (c *serveCmd) flags() map[string]string {
+	given := make(map[string]string)
+	if len(c.Join) > 0 {
+		given["cluster.join"] = strings.Join(c.Join, ",")
+	}
+	if c.SecretFile != "" {
+		given["cluster.secret_file"] = c.SecretFile
+	}
+	if c.Init {
+		given["cluster.init"] = "true"
+	}
+	if c.Replicas != 0 {
+		given["cluster.replicas"] = strconv.Itoa(c.Replicas)
+	}
+	return given
 }
 
 // Run serves until ctx ends.
 func (c *serveCmd) Run(ctx context.Context, io stdio) error {
-	cfg, err := source{file: c.Config, data: c.Data, offset: c.PortOffset, getenv: os.LookupEnv}.load()
+	cfg, err := source{file: c.Config, data: c.Data, offset: c.PortOffset, flags: c.flags(), getenv: os.LookupEnv}.load()
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,8 @@ func TestServeSaysWhereAndWhen(t *testing.T) {
 		t.Setenv("COVEY_LISTEN_"+s, "127.0.0.1:0")
 	}
 	t.Setenv("COVEY_LISTEN_LMTP", "127.0.0.1:0,unix:"+dir+"/lmtp.sock")
+	t.Setenv("COVEY_LISTEN_PEER", "")
+	t.Setenv("COVEY_LISTEN_GOSSIP", "")
 	t.Setenv("COVEY_CLUSTER_SHARDS", "2")
 	t.Setenv("COVEY_NODE_HOSTNAME", "mail.example.org")
 	t.Setenv("COVEY_LIMITS_DISK_RESERVE", "1048576")
@@ -78,6 +80,26 @@ func TestServeSaysWhyNot(t *testing.T) {
 	r := covey(t, "", "serve", "--data", dir)
 	if r.code != 1 || !strings.Contains(r.err, "[listen] smtp") || strings.Contains(r.out, "ready") {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// What the command line says of the cluster reaches the node, which refuses it
+// before it touches anything.
+func TestServeFlags(t *testing.T) {
+	for _, tt := range []struct{ args, says string }{
+		{"--init", "[cluster] init needs the addresses of all nodes"},
+		{"--replicas 2", "[cluster] replicas is 2: want 1, 3 or 5"},
+		{"--join a:1 --join b:2,c", `[cluster] join: "c": want host:port`},
+		{"--init --join a:1,a:1", `[cluster] join: "a:1" is there twice`},
+	} {
+		dir := filepath.Join(t.TempDir(), "data")
+		r := covey(t, "", append([]string{"serve", "--data", dir}, strings.Fields(tt.args)...)...)
+		if r.code != 1 || !strings.Contains(r.err, tt.says) {
+			t.Errorf("%s: got %+v, want an error that says %q", tt.args, r, tt.says)
+		}
+		if _, err := os.Stat(dir); !os.IsNotExist(err) {
+			t.Errorf("%s: %v, want no folder", tt.args, err)
+		}
 	}
 }
 

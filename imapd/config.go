@@ -14,6 +14,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/internal/handoff"
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
 )
@@ -46,6 +47,7 @@ type Mailboxes interface {
 type Config struct {
 	Logons    Logons
 	Mailboxes Mailboxes
+	Homes     handoff.Homes // where sessions run; nil: all of them here
 
 	Hostname string      // in the greeting; empty: none
 	TLS      *tls.Config // for STARTTLS; nil: not offered

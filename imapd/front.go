@@ -30,6 +30,8 @@ type login struct {
 	TLS       bool
 	Mechanism string // of SASL, or LOGIN
 	Leftover  []byte // what the peer sent ahead, after its login
+
+	home net.Conn // to the node where the session runs; nil: this one
 }
 
 // Limits of the login front.
@@ -261,22 +263,23 @@ func privacyRequired() *imap.Error {
 
 // finish answers an attempt to log in.
 func (f *front) finish(cmd command, mech string, acct directory.Account, err error) (*imap.Error, error) {
-	if err == nil {
-		err = f.s.enter(acct.ID)
-	}
 	if err != nil {
 		return f.failed(cmd.tag, err)
 	}
-	f.s.cfg.Metrics.Logins.WithLabelValues("ok").Inc()
 	leftover, _ := f.in.br.Peek(f.in.br.Buffered())
-	f.login = &login{
+	l := &login{
 		Account: acct, Remote: f.conn.RemoteAddr().String(), Session: f.id,
 		TLS: f.tls, Mechanism: mech, Leftover: bytes.Clone(leftover),
 	}
+	if err := f.s.admit(f.ctx, l); err != nil {
+		return f.failed(cmd.tag, err)
+	}
+	f.login = l
+	f.s.cfg.Metrics.Logins.WithLabelValues("ok").Inc()
 	e := okay("Logged in")
 	e.Code = imap.ResponseCode("CAPABILITY " + sessionCapabilities(f.s.cfg.AppendLimit))
 	if err := f.reply(cmd.tag, e); err != nil {
-		f.s.leave(acct.ID)
+		f.s.dismiss(l)
 		f.login = nil
 		return nil, err
 	}

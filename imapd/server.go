@@ -16,6 +16,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapserver"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/handoff"
 	"github.com/covey-mail/covey/internal/serve"
 )
 
@@ -35,6 +36,7 @@ type Server struct {
 	listeners map[net.Listener]struct{}
 	fronts    map[*front]struct{}
 	guards    map[*guard]struct{}
+	relays    map[*handoff.Relay]struct{}
 	sessions  map[covey.AccountID]int
 }
 
@@ -50,6 +52,7 @@ func New(cfg Config) (*Server, error) {
 		listeners: make(map[net.Listener]struct{}),
 		fronts:    make(map[*front]struct{}),
 		guards:    make(map[*guard]struct{}),
+		relays:    make(map[*handoff.Relay]struct{}),
 		sessions:  make(map[covey.AccountID]int),
 	}
 	s.imap = imapserver.New(&imapserver.Options{
@@ -109,19 +112,24 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// listen registers a listener, and starts go-imap with the first.
+// listen registers a listener.
 func (s *Server) listen(l net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
 		return false
 	}
-	if len(s.listeners) == 0 && !s.started {
+	s.startLocked()
+	s.listeners[l] = struct{}{}
+	return true
+}
+
+// startLocked starts go-imap if it is not running. s.mu is held.
+func (s *Server) startLocked() {
+	if !s.started {
 		s.started = true
 		s.own.Go(func() { _ = s.imap.Serve(s.queue) }) // ends without error when queue closes
 	}
-	s.listeners[l] = struct{}{}
-	return true
 }
 
 // accept starts the login front of a connection.
@@ -149,6 +157,10 @@ func (s *Server) greet(f *front) {
 		_ = f.conn.Close() // nothing left to say to it
 		return
 	}
+	if l.home != nil {
+		s.relay(f.conn, *l)
+		return
+	}
 	s.handOver(f.conn, *l)
 }
 
@@ -164,9 +176,8 @@ func (s *Server) forget(f *front) {
 	delete(s.fronts, f)
 }
 
-// handOver gives a connection that is logged in to go-imap, behind a guard. What
-// runs the session may one day be on another node: it gets to know of the front
-// no more than this.
+// handOver gives a connection that is logged in, here or on another node, to
+// go-imap, behind a guard.
 func (s *Server) handOver(conn net.Conn, l login) {
 	if c := serve.From(conn); c != nil {
 		c.Trust()
@@ -274,6 +285,9 @@ func (s *Server) begin() {
 	for g := range s.guards {
 		g.stop()
 	}
+	for r := range s.relays {
+		r.Stop()
+	}
 }
 
 // Close closes all listeners and connections and waits for their goroutines. It
@@ -286,6 +300,9 @@ func (s *Server) Close() error {
 	}
 	for g := range s.guards {
 		g.abort()
+	}
+	for r := range s.relays {
+		r.Abort()
 	}
 	s.mu.Unlock()
 	s.conns.Wait()

@@ -186,16 +186,37 @@ func (s *session) failed(err error) error {
 	return err
 }
 
-// enter opens the maildrop of somebody who may.
+// enter opens the maildrop of somebody who may, here or on its home node.
 func (s *session) enter(ctx context.Context, acct directory.Account) error {
 	s.account = acct
-	d, err := openMaildrop(ctx, s.srv.cfg.Mail.Account(acct.ID, acct.Shard, acct.Quota))
+	if s.srv.cfg.Homes != nil {
+		home, err := s.home(ctx, acct)
+		if err != nil {
+			return err
+		}
+		if home != nil {
+			return s.relay(home)
+		}
+	}
+	if err := s.openDrop(ctx, acct); err != nil {
+		return err
+	}
+	s.raw.Trust()
+	s.raw.Renew(s.limits(0))
+	s.welcome()
+	return nil
+}
+
+// openDrop opens the maildrop on this node.
+func (s *session) openDrop(ctx context.Context, acct directory.Account) (err error) {
+	s.drop, err = openMaildrop(ctx, s.srv.cfg.Mail.Account(acct.ID, acct.Shard, acct.Quota))
 	if err != nil {
 		return err
 	}
-	s.drop = d
-	s.raw.Trust()
-	s.raw.Renew(s.limits(0))
-	s.ok("%d messages (%d octets)", d.box.Messages, d.box.Bytes)
+	s.srv.mu.Lock()
+	defer s.srv.mu.Unlock()
+	s.srv.sessions[s] = acct.Shard
 	return nil
 }
+
+func (s *session) welcome() { s.ok("%d messages (%d octets)", s.drop.box.Messages, s.drop.box.Bytes) }

@@ -32,6 +32,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/internal/handoff"
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
@@ -68,6 +69,7 @@ type Config struct {
 	Hostname string // in the greeting; "" means "localhost"
 	Logon    Logon
 	Mail     Mail
+	Homes    handoff.Homes // where sessions run; nil: all of them here
 
 	TLS       *tls.Config     // for STLS; nil: not offered
 	ClearText logon.ClearText // from where passwords may travel in clear text
@@ -121,7 +123,8 @@ type Server struct {
 	mu        sync.Mutex // guards the following fields
 	stopping  bool
 	listeners map[net.Listener]struct{}
-	conns     map[*serve.Conn]struct{}
+	sessions  map[*session]covey.ShardID // 0: not logged in, or elsewhere
+	relays    map[*handoff.Relay]struct{}
 }
 
 // bufferSize is the piece in which messages are read and sent.
@@ -139,7 +142,8 @@ func New(cfg Config) (*Server, error) {
 		buffers:   sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
 		stop:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
-		conns:     make(map[*serve.Conn]struct{}),
+		sessions:  make(map[*session]covey.ShardID),
+		relays:    make(map[*handoff.Relay]struct{}),
 	}, nil
 }
 
@@ -169,7 +173,7 @@ func (s *Server) Serve(l net.Listener) error {
 			_ = c.Close()
 			return fmt.Errorf("serve POP3: connection is a %T, want one of package serve", c)
 		}
-		s.start(c, raw)
+		s.start(newSession(s, c, raw))
 	}
 }
 
@@ -185,19 +189,19 @@ func (s *Server) addListener(l net.Listener) bool {
 
 // start runs a session in its own goroutine, counted before Shutdown can miss
 // it.
-func (s *Server) start(c net.Conn, raw *serve.Conn) {
+func (s *Server) start(ss *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
-		_ = c.Close()
+		_ = ss.conn.Close()
 		return
 	}
-	s.conns[raw] = struct{}{}
+	s.sessions[ss] = 0
 	s.running.Go(func() {
-		s.run(newSession(s, c, raw))
+		s.run(ss)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.conns, raw)
+		delete(s.sessions, ss)
 	})
 }
 
@@ -249,8 +253,11 @@ func (s *Server) halt() error {
 	for l := range s.listeners {
 		errs = append(errs, l.Close())
 	}
-	for c := range s.conns {
-		_ = c.SetReadDeadline(time.Unix(1, 0))
+	for ss := range s.sessions {
+		_ = ss.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+	for r := range s.relays {
+		r.Stop()
 	}
 	return errors.Join(errs...)
 }
@@ -261,8 +268,11 @@ func (s *Server) Close() error {
 	err := s.halt()
 	s.cancel()
 	s.mu.Lock()
-	for c := range s.conns {
-		_ = c.Close() // not the TLS layer, which would wait to say goodbye
+	for ss := range s.sessions {
+		_ = ss.raw.Close() // not the TLS layer, which would wait to say goodbye
+	}
+	for r := range s.relays {
+		r.Abort()
 	}
 	s.mu.Unlock()
 	s.running.Wait()

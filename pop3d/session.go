@@ -11,12 +11,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/internal/handoff"
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
 )
@@ -39,8 +42,8 @@ type session struct {
 	srv  *Server
 	id   string
 	log  *slog.Logger
-	raw  *serve.Conn // below TLS
-	conn net.Conn    // raw, or TLS over it
+	raw  link     // below TLS
+	conn net.Conn // raw, or TLS over it
 	r    *bufio.Reader
 	w    *bufio.Writer
 	tls  bool
@@ -49,6 +52,8 @@ type session struct {
 	drop *maildrop // nil: AUTHORIZATION state
 
 	account directory.Account // who logged in
+	resumed *handoff.Login    // by whom the front on another node let it in; nil: this is the front
+	moved   atomic.Bool       // another node leads the shard now
 
 	// for limits and the log line
 	begun     time.Time
@@ -61,7 +66,16 @@ type session struct {
 	removed   uint32
 }
 
-func newSession(srv *Server, c net.Conn, raw *serve.Conn) *session {
+// A link is the connection to the peer, below TLS; *serve.Conn is one.
+type link interface {
+	net.Conn
+	Remote() netip.Addr
+	Trust()
+	Renew(serve.Limits)
+	BeginTLS()
+}
+
+func newSession(srv *Server, c net.Conn, raw link) *session {
 	id := rand.Text()[:16]
 	_, isTLS := c.(*tls.Conn)
 	return &session{
@@ -97,6 +111,12 @@ func (s *session) leave() {
 
 // serve runs the session and returns why it ended.
 func (s *session) serve(ctx context.Context) string {
+	if s.resumed != nil {
+		if reason := s.resume(ctx); reason != "" {
+			return reason
+		}
+		return s.converse(ctx)
+	}
 	s.raw.Renew(s.limits(s.srv.cfg.LoginTime))
 	if tc, ok := s.conn.(*tls.Conn); ok {
 		if err := handshake(ctx, tc); err != nil {
@@ -104,6 +124,11 @@ func (s *session) serve(ctx context.Context) string {
 		}
 	}
 	s.ok("%s POP3 ready", s.srv.cfg.Hostname)
+	return s.converse(ctx)
+}
+
+// converse takes commands until the session is to end.
+func (s *session) converse(ctx context.Context) string {
 	for {
 		line, err := s.readLine()
 		verb := "other"
@@ -222,14 +247,18 @@ func (s *session) beforeRead() error {
 	return s.stopped()
 }
 
-// stopped returns the refusal that ends the session if the server is to stop.
+// stopped returns the refusal that ends the session if the server is to stop, or
+// the maildrop has moved.
 func (s *session) stopped() error {
 	select {
 	case <-s.srv.stop:
 		return &refusal{code: "SYS/TEMP", text: "shutting down", end: true}
 	default:
-		return nil
 	}
+	if s.moved.Load() {
+		return &refusal{code: "SYS/TEMP", text: "maildrop is served by another node now, log in again", end: true}
+	}
+	return nil
 }
 
 // readError says how a session goes on that cannot be read from. One that was

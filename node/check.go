@@ -10,6 +10,7 @@ import (
 	"github.com/covey-mail/covey/directory"
 	"github.com/covey-mail/covey/internal/durable"
 	"github.com/covey-mail/covey/node/admin"
+	"github.com/covey-mail/covey/replica"
 	"github.com/covey-mail/covey/storage"
 	"github.com/covey-mail/covey/storage/seglog"
 )
@@ -78,24 +79,16 @@ func (c *checker) present(name, path string, log *seglog.Group) bool {
 	if !errors.Is(err, os.ErrNotExist) {
 		return true // what else is wrong shows when it is opened
 	}
-	first, err := log.FirstIndex()
-	if err == nil && first > 1 {
-		err = fmt.Errorf("%s is gone, and the log begins at %d", path, first)
+	if err := replica.Connected(log, 0); err != nil {
+		c.problem(name, fmt.Errorf("%s is gone: %w", path, err))
 	}
-	c.problem(name, err)
 	return false
 }
 
 // connected checks that the log has all that a database has applied, and all
 // that it has not. A start refuses a log that does not.
 func (c *checker) connected(name string, applied uint64, log *seglog.Group) {
-	first, err := log.FirstIndex()
-	c.problem(name, err)
-	last, err := log.LastIndex()
-	c.problem(name, err)
-	if last < applied || first > applied+1 {
-		c.problem(name, covey.Errorf(covey.Corrupt, "the log has entries %d to %d, but the database ends at %d: records are lost", first, last, applied))
-	}
+	c.problem(name, replica.Connected(log, applied))
 }
 
 // check is Check for the running node. The log is checked by what the bodies and

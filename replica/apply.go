@@ -12,11 +12,12 @@ import (
 )
 
 // A work is something for the goroutine that owns a group's state machine:
-// committed entries, or a checkpoint.
+// committed entries, or one of the others.
 type work struct {
 	entries    []*raftpb.Entry
 	responses  []*raftpb.Message // for the core, once they are applied
-	checkpoint func(error)       // told the outcome; entries is empty
+	checkpoint func(error)       // told the outcome
+	leave      bool              // the group is gone: the last work
 }
 
 // applied tells the loop that entries are applied.
@@ -24,6 +25,8 @@ type applied struct {
 	group     *group
 	responses []*raftpb.Message
 }
+
+func (applied) drop(*loop) {}
 
 func (a applied) handle(l *loop) {
 	for _, m := range a.responses {
@@ -37,17 +40,15 @@ func (a applied) handle(l *loop) {
 // at the next start.
 func (l *loop) handToApply(g *group, m *raftpb.Message) {
 	w := work{entries: m.GetEntries(), responses: m.GetResponses()}
+	changed := false
 	for _, e := range w.entries {
 		if e.GetType() != raftpb.EntryNormal {
 			l.applyChange(g, e)
-			g.holding++
-			l.gather.works = append(l.gather.works, heldWork{g, w})
-			l.h.metrics.applyQueue.Add(float64(len(w.entries)))
-			return
+			changed = true
 		}
 	}
 	l.h.metrics.applyQueue.Add(float64(len(w.entries)))
-	if g.holding > 0 {
+	if changed || g.holding > 0 {
 		g.holding++
 		l.gather.works = append(l.gather.works, heldWork{g, w})
 		return
@@ -77,6 +78,10 @@ func (g *group) applyAll() {
 
 func (g *group) do(w work) {
 	g.h.metrics.applyQueue.Sub(float64(len(w.entries)))
+	if w.leave {
+		g.leave()
+		return
+	}
 	if err := g.fault(); err != nil {
 		if w.checkpoint != nil {
 			w.checkpoint(covey.Errorf(covey.Unavailable, "shard %d has stopped: %w", g.id, err))
@@ -171,6 +176,7 @@ func (g *group) recover(cause error, commands []seglog.Command) (results []any, 
 // replay applies the log's entries above after, up to last. They are all there:
 // the log keeps what is above the last checkpoint.
 func (g *group) replay(after, last uint64, apply func([]seglog.Command) []any) error {
+	after = max(after, g.covered)
 	for after < last {
 		entries, err := g.log.Entries(after+1, last+1, maxMessageBytes)
 		if err != nil {
@@ -254,6 +260,7 @@ func (g *group) closeMachine() (err error) {
 			err = asFault(g.id, "close", v)
 		}
 	}()
+	g.closed = true
 	if err := g.sm.Close(); err != nil {
 		return fmt.Errorf("close shard %d: %w", g.id, err)
 	}

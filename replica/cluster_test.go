@@ -43,7 +43,8 @@ type peer struct {
 	gate     *syncGate
 	log      *seglog.Log
 	host     *Host
-	machines []*recorder
+	machines []*recorder // by group; nil: the group is not here
+	joined   []bool      // by group: it came while it was going on elsewhere
 	port     *port
 	up       atomic.Pointer[live] // nil while it is down
 	cancel   context.CancelFunc
@@ -118,7 +119,7 @@ func newCluster(t *testing.T, seed uint64, n, voters, groups int) *cluster {
 	wg.Go(func() { c.net.Run(ctx) })
 	c.stop = func() { cancel(); wg.Wait() }
 	for i := range n {
-		p := &peer{c: c, id: covey.NodeID(i + 1), disk: durabletest.NewDisk()}
+		p := &peer{c: c, id: covey.NodeID(i + 1), disk: durabletest.NewDisk(), joined: make([]bool, groups)}
 		for range groups {
 			p.machines = append(p.machines, &recorder{})
 		}
@@ -147,9 +148,8 @@ func (p *peer) start() {
 	cfg.Node, cfg.Log, cfg.Transport = p.id, log, p.port
 	p.log, p.host = log, newHost(t, cfg)
 	for i, m := range p.machines {
-		m.read = log.Read
-		if err := p.host.Add(covey.ShardID(i), m, p.c.voters); err != nil {
-			t.Fatalf("node %d: %v", p.id, err)
+		if m != nil {
+			p.add(covey.ShardID(i))
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -160,6 +160,50 @@ func (p *peer) start() {
 	p.up.Store(&live{p.host, slices.Clone(p.machines)})
 }
 
+// add adds a group with the machine that there is for it.
+func (p *peer) add(id covey.ShardID) {
+	p.c.t.Helper()
+	voters := p.c.voters
+	if p.joined[id] {
+		voters = nil
+	}
+	p.machines[id].read = p.log.Read
+	if err := p.host.Add(id, p.machines[id], voters); err != nil {
+		p.c.t.Fatalf("node %d: %v", p.id, err)
+	}
+}
+
+// join gives a node a group that goes on elsewhere.
+func (p *peer) join(id covey.ShardID) {
+	p.c.t.Helper()
+	p.machines[id], p.joined[id] = &recorder{}, true
+	p.add(id)
+	p.up.Store(&live{p.host, slices.Clone(p.machines)})
+}
+
+// leave takes a group from a node, if it can be taken.
+func (p *peer) leave(id covey.ShardID) error {
+	err := p.host.Remove(p.c.t.Context(), id)
+	if err == nil {
+		p.check()
+		p.machines[id] = nil
+		p.up.Store(&live{p.host, slices.Clone(p.machines)})
+	}
+	return err
+}
+
+// status returns the state of a group, the zero Status if it is not here.
+func (p *peer) status(id covey.ShardID) Status { return status(p.host, id) }
+
+func status(h *Host, id covey.ShardID) Status {
+	for _, s := range h.Status() {
+		if s.Group == id {
+			return s
+		}
+	}
+	return Status{}
+}
+
 // crash cuts a node's power. What its disk keeps of unsynced writes is drawn from
 // seed.
 func (p *peer) crash(seed uint64) {
@@ -167,9 +211,11 @@ func (p *peer) crash(seed uint64) {
 	p.port.dead.Store(true)
 	p.c.net.Leave(p.id)
 	p.disk.Crash(seed)
-	next := make([]*recorder, 0, len(p.machines))
-	for _, m := range p.machines {
-		next = append(next, m.restarted())
+	next := make([]*recorder, len(p.machines))
+	for i, m := range p.machines {
+		if m != nil {
+			next[i] = m.restarted()
+		}
 	}
 	p.cancel()
 	<-p.ended // whatever it says: the machine is off
@@ -192,13 +238,18 @@ func (p *peer) shutDown() {
 	}
 	p.check()
 	for i, m := range p.machines {
-		p.machines[i] = m.restarted()
+		if m != nil {
+			p.machines[i] = m.restarted()
+		}
 	}
 }
 
 func (p *peer) check() {
 	p.c.t.Helper()
 	for i, m := range p.machines {
+		if m == nil {
+			continue
+		}
 		m.mu.Lock()
 		if m.fault != nil {
 			p.c.t.Errorf("node %d group %d: %v", p.id, i, m.fault)
@@ -233,7 +284,7 @@ func (c *cluster) others(id covey.NodeID) (ids []covey.NodeID) {
 // leads reports whether the node thinks that it leads the group.
 func (p *peer) leads(id covey.ShardID) bool {
 	up := p.up.Load()
-	return up != nil && up.host.Status()[id].Leader == p.id
+	return up != nil && status(up.host, id).Leader == p.id
 }
 
 // waitFor lets time pass until cond holds.
@@ -306,7 +357,7 @@ func (c *cluster) agree(id covey.ShardID) chain {
 	c.waitFor(fmt.Sprintf("agreement on group %d", id), func() bool {
 		first = chain{}
 		for _, p := range c.nodes {
-			if p.up.Load() == nil {
+			if p.up.Load() == nil || p.machines[id] == nil {
 				continue
 			}
 			got := p.machines[id].now()

@@ -117,6 +117,15 @@ type Config struct {
 	CheckpointEvery time.Duration // 60 s
 	CheckpointBytes int64         // 256 MiB
 
+	// Unknown is told when a message comes for a group that is not here, so that
+	// the node can look whether it should be, and Add it. It is called for every
+	// such message, by whoever calls Step, and must not block.
+	Unknown func(group covey.ShardID, from covey.NodeID)
+
+	// Led is told when a group's leader or term, as seen here, changes. It is
+	// called in order, by one goroutine, and must not block.
+	Led func(Leadership)
+
 	Logger  *slog.Logger // nil: nothing is logged
 	Metrics *Metrics     // nil: counted, but for nobody
 }

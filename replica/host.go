@@ -13,15 +13,17 @@ import (
 )
 
 // A Host runs the groups of one node. Its methods may be called from several
-// goroutines, but for Add, which comes first.
+// goroutines.
 type Host struct {
 	cfg     Config
 	metrics *Metrics
 	nonce   atomic.Uint64 // last one given out
 	frames  sync.Pool     // of *[]byte: data of entries on their way to the core
 
-	groups map[covey.ShardID]*group // not changed once Run was called
-	order  []*group                 // the same, in the order of Add
+	adding sync.Mutex   // held by Add; before mu
+	mu     sync.RWMutex // guards the following
+	groups map[covey.ShardID]*group
+	order  []*group // the same, in the order of Add
 
 	events   *queue[event] // what the loop is told
 	inbound  atomic.Int64  // bytes of peers' messages in events
@@ -31,8 +33,12 @@ type Host struct {
 }
 
 // An event is something that the loop is told from outside. handle runs on the
-// loop's goroutine.
-type event interface{ handle(*loop) }
+// loop's goroutine; drop is called instead if the loop has ended, and tells
+// whoever waits.
+type event interface {
+	handle(*loop)
+	drop(*loop)
+}
 
 // New makes a Host without groups. It does no I/O.
 func New(cfg Config) (*Host, error) {
@@ -62,11 +68,8 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	l := newLoop(h)
 	end := make(chan struct{})
-	var writer, appliers sync.WaitGroup
+	var writer sync.WaitGroup
 	writer.Go(func() { l.writeAll(end) })
-	for _, g := range h.order {
-		appliers.Go(g.applyAll)
-	}
 
 	err := l.run(ctx)
 
@@ -75,22 +78,41 @@ func (h *Host) Run(ctx context.Context) error {
 	close(end)
 	close(l.jobs)
 	writer.Wait()
-	for _, g := range h.order {
+	l.dropEvents()
+	for _, g := range l.groups {
 		g.work.close()
 	}
-	appliers.Wait()
+	l.appliers.Wait()
 	// Only now: what the appliers still finished was answered with its result.
-	for _, g := range h.order {
+	for _, g := range l.groups {
 		g.abandon()
 	}
-	return errors.Join(err, h.closeMachines(err == nil))
+	return errors.Join(err, l.closeMachines(err == nil))
+}
+
+// dropEvents tells whoever waits for the loop, after its end, that it is over.
+func (l *loop) dropEvents() {
+	for _, g := range l.groups {
+		g.failReads(g.refuse(refusedStopping, "stopping"))
+		g.endChange(covey.Errorf(covey.Unknown, "shard %d: stopped before the change of members was done", g.id))
+	}
+	events, _ := l.h.events.take(nil)
+	for _, e := range events {
+		e.drop(l)
+	}
 }
 
 // closeMachines closes the state machines one after the other, with a checkpoint
 // before if the log is sound.
-func (h *Host) closeMachines(sound bool) error {
+func (l *loop) closeMachines(sound bool) error {
 	var errs []error
-	for _, g := range h.order {
+	for _, g := range l.groups {
+		if g.removal != nil {
+			g.removal.done <- g.leftBehind()
+		}
+		if g.closed {
+			continue
+		}
 		if sound && g.fault() == nil {
 			if err := g.checkpoint(); err != nil {
 				errs = append(errs, err)
@@ -105,7 +127,10 @@ func (h *Host) closeMachines(sound bool) error {
 
 // group returns the group, NotFound if it is not on this node.
 func (h *Host) group(id covey.ShardID) (*group, error) {
-	if g := h.groups[id]; g != nil {
+	h.mu.RLock()
+	g := h.groups[id]
+	h.mu.RUnlock()
+	if g != nil {
 		return g, nil
 	}
 	return nil, covey.Errorf(covey.NotFound, "shard %d is not on this node", id)
@@ -132,37 +157,6 @@ func (h *Host) Checkpoint(ctx context.Context, id covey.ShardID) error {
 	case <-ctx.Done():
 		return covey.Errorf(covey.Unknown, "checkpoint shard %d: %w", id, ctx.Err())
 	}
-}
-
-// Status tells how a group is doing, as seen from this node.
-type Status struct {
-	Group     covey.ShardID
-	Leader    covey.NodeID // 0 for none known
-	Term      uint64
-	Applied   uint64 // last index applied here
-	Committed uint64 // last index known to be committed
-	Last      uint64 // last index in the log here
-	Voters    []covey.NodeID
-	Learners  []covey.NodeID
-	Fault     error // not nil: the group has stopped on this node, and why
-}
-
-// Status returns the state of every group in the order of Add. It does not
-// wait for the loop and may be a moment old.
-func (h *Host) Status() []Status {
-	all := make([]Status, 0, len(h.order))
-	for _, g := range h.order {
-		all = append(all, g.snapshotStatus())
-	}
-	return all
-}
-
-func nodeIDs(ids []uint64) []covey.NodeID {
-	nodes := make([]covey.NodeID, 0, len(ids))
-	for _, id := range ids {
-		nodes = append(nodes, covey.NodeID(id))
-	}
-	return nodes
 }
 
 // asFault turns what recover returned into an error.

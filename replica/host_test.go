@@ -158,8 +158,8 @@ func TestAlone(t *testing.T) {
 		wantCommands(t, b, "three")
 		status := s.host.Status()
 		want := []Status{
-			{Group: 0, Leader: 1, Term: 1, Applied: 3, Committed: 3, Last: 3, Voters: []covey.NodeID{1}, Learners: []covey.NodeID{}},
-			{Group: 1, Leader: 1, Term: 1, Applied: 2, Committed: 2, Last: 2, Voters: []covey.NodeID{1}, Learners: []covey.NodeID{}},
+			{Group: 0, Leader: 1, Term: 2, Applied: 4, Committed: 4, Last: 4, Voters: []covey.NodeID{1}, Learners: []covey.NodeID{}},
+			{Group: 1, Leader: 1, Term: 2, Applied: 3, Committed: 3, Last: 3, Voters: []covey.NodeID{1}, Learners: []covey.NodeID{}},
 		}
 		if diff := cmp.Diff(want, status); diff != "" {
 			t.Errorf("Status (-want +got):\n%s", diff)
@@ -244,7 +244,7 @@ func TestConfigRefused(t *testing.T) {
 		wantKind(t, name, err, covey.Invalid)
 	}
 	h := newHost(t, Config{Node: 1, Log: log})
-	wantKind(t, "no voters", h.Add(1, &recorder{}, nil), covey.Invalid)
+	wantKind(t, "no voters", h.Add(1, &recorder{}, []covey.NodeID{}), covey.Invalid)
 	wantKind(t, "voter twice", h.Add(1, &recorder{}, []covey.NodeID{1, 1}), covey.Invalid)
 	wantKind(t, "voter zero", h.Add(1, &recorder{}, []covey.NodeID{0}), covey.Invalid)
 	if err := h.Add(1, &recorder{}, []covey.NodeID{1}); err != nil {
@@ -264,7 +264,7 @@ func TestDamagedLogIsRefused(t *testing.T) {
 		s.open()
 		defer s.log.Close()
 		h := newHost(t, Config{Node: 1, Log: s.log})
-		ahead := &recorder{chain: chain{Index: 3}}
+		ahead := &recorder{chain: chain{Index: 4}}
 		wantKind(t, "log behind the state", h.Add(0, ahead, []covey.NodeID{1}), covey.Corrupt)
 		wantKind(t, "empty log behind a state", h.Add(1, ahead, []covey.NodeID{1}), covey.Corrupt)
 	})

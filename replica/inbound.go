@@ -8,22 +8,35 @@ import (
 
 // inbound is what a peer sent.
 type inbound struct {
-	messages []Message
+	messages []arrival
 	bytes    int64
+}
+
+// An arrival is a message and whom it is for.
+type arrival struct {
+	group *group
+	Message
 }
 
 // Step takes in messages that the node from sent to this one, and owns them from
 // then on. It never blocks: messages that make no sense, that are not from that
-// node, or that are too many, are dropped. from must be authenticated.
+// node, or that are too many, are dropped, and so are those to groups that are
+// not here, of which Config.Unknown is told. from must be authenticated.
 func (h *Host) Step(from covey.NodeID, messages []Message) {
-	kept := make([]Message, 0, len(messages))
+	kept := make([]arrival, 0, len(messages))
 	size := int64(0)
 	for _, m := range messages {
-		if h.groups[m.Group] == nil || !h.acceptable(from, m.Message) {
+		g, err := h.group(m.Group)
+		if !h.acceptable(from, m.Message) {
+			err = covey.Invalid
+		} else if err != nil && h.cfg.Unknown != nil {
+			h.cfg.Unknown(m.Group, from)
+		}
+		if err != nil {
 			h.metrics.inboundDropped.Inc()
 			continue
 		}
-		kept = append(kept, m)
+		kept = append(kept, arrival{g, m})
 		size += messageBytes(m.Message)
 	}
 	if len(kept) == 0 {
@@ -40,9 +53,11 @@ func (h *Host) Step(from covey.NodeID, messages []Message) {
 func (i inbound) handle(l *loop) {
 	l.h.inbound.Add(-i.bytes)
 	for _, m := range i.messages {
-		l.step(l.h.groups[m.Group], m.Message)
+		l.step(m.group, m.Message.Message)
 	}
 }
+
+func (inbound) drop(*loop) {}
 
 // messageBytes is about what a message takes in memory.
 func messageBytes(m *raftpb.Message) int64 {

@@ -3,6 +3,7 @@ package replica
 import (
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -77,12 +78,12 @@ func TestInboundIsBounded(t *testing.T) {
 	h := &Host{cfg: Config{Node: 1, MaxInboundBytes: 1000}, metrics: NewMetrics(), events: newQueue[event](),
 		groups: map[covey.ShardID]*group{0: {}}}
 	for range 20 {
-		h.Step(2, []Message{{0, message(raftpb.MsgHeartbeat, nil)}})
+		h.Step(2, []Message{{Group: 0, Message: message(raftpb.MsgHeartbeat, nil)}})
 	}
 	if got := h.events.depth(); got == 0 || got > 8 {
 		t.Errorf("%d messages wait, want what fits into 1,000 octets", got)
 	}
-	h.Step(2, []Message{{7, message(raftpb.MsgHeartbeat, nil)}})
+	h.Step(2, []Message{{Group: 7, Message: message(raftpb.MsgHeartbeat, nil)}})
 	if got := metric(t, h, "inbound_dropped_total"); got != float64(21-h.events.depth()) {
 		t.Errorf("%v dropped messages counted", got)
 	}
@@ -94,7 +95,7 @@ func TestImpossibleCommitStopsTheGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startSingle(t, durabletest.NewDisk(), "/log", Config{}, &recorder{}, &recorder{})
 		s.mustPropose(0, "one")
-		s.host.Step(2, []Message{{0, message(raftpb.MsgHeartbeat, func(m *raftpb.Message) { m.Commit = new(uint64(99)) })}})
+		s.host.Step(2, []Message{{Group: 0, Message: message(raftpb.MsgHeartbeat, func(m *raftpb.Message) { m.Commit = new(uint64(99)) })}})
 		synctest.Wait()
 		if s.host.Status()[0].Fault == nil {
 			t.Error("the group goes on")
@@ -112,7 +113,7 @@ func TestForeignEntryStopsTheGroup(t *testing.T) {
 		s := startSingle(t, durabletest.NewDisk(), "/log", Config{}, &recorder{})
 		status := s.host.Status()[0]
 		e := &raftpb.Entry{Index: new(status.Last + 1), Term: new(status.Term + 1), Data: []byte("no frame")}
-		s.host.Step(2, []Message{{0, message(raftpb.MsgApp, func(m *raftpb.Message) {
+		s.host.Step(2, []Message{{Group: 0, Message: message(raftpb.MsgApp, func(m *raftpb.Message) {
 			m.Term, m.Index, m.LogTerm = new(status.Term+1), new(status.Last), new(status.Term)
 			m.Commit, m.Entries = new(status.Last+1), []*raftpb.Entry{e}
 		})}})
@@ -129,8 +130,9 @@ func TestMembershipBeforeWhatFollows(t *testing.T) {
 		c.net.Split([]covey.NodeID{1}, []covey.NodeID{2}) // node 2 is played by the test
 		p := c.node(1)
 		step := func(typ raftpb.MessageType, commit uint64, entries ...*raftpb.Entry) {
-			p.host.Step(2, []Message{{0, message(typ, func(m *raftpb.Message) {
-				m.Term, m.Commit, m.Entries = new(uint64(1)), new(commit), entries
+			p.host.Step(2, []Message{{Group: 0, Message: message(typ, func(m *raftpb.Message) {
+				m.Term, m.Commit, m.Entries = new(uint64(2)), new(commit), entries
+				m.Index, m.LogTerm = new(uint64(firstIndex)), new(uint64(firstTerm))
 			})}})
 			synctest.Wait()
 		}
@@ -142,18 +144,50 @@ func TestMembershipBeforeWhatFollows(t *testing.T) {
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		change := &raftpb.Entry{Index: new(uint64(1)), Term: new(uint64(1)), Type: raftpb.EntryConfChangeV2.Enum(), Data: data}
-		step(raftpb.MsgApp, 0, change, entry(2, 1), entry(3, 1))
+		change := &raftpb.Entry{Index: new(uint64(2)), Term: new(uint64(2)), Type: raftpb.EntryConfChangeV2.Enum(), Data: data}
+		step(raftpb.MsgApp, 0, change, entry(3, 2), entry(4, 2))
 		release := p.gate.hold(0)
-		step(raftpb.MsgHeartbeat, 1)
-		step(raftpb.MsgHeartbeat, 3)
+		step(raftpb.MsgHeartbeat, 2)
+		step(raftpb.MsgHeartbeat, 4)
 		if got := p.machines[0].now().Commands; len(got) != 0 {
 			c.t.Errorf("%q is applied", got)
 		}
 		release()
 		synctest.Wait()
 		wantCommands(c.t, p.machines[0], "x", "x")
-		if _, index := p.log.Group(0).ConfState(); index != 1 {
+		if _, index := p.log.Group(0).ConfState(); index != 2 {
+			c.t.Errorf("the membership on disk is as of %d", index)
+		}
+	})
+}
+
+// Several changes of members may come to be applied at once, as at a follower that
+// catches up: each is made.
+func TestSeveralChangesAtOnce(t *testing.T) {
+	inCluster(t, 2, 2, func(c *cluster) {
+		c.net.Split([]covey.NodeID{1}, []covey.NodeID{2}) // node 2 is played by the test
+		p := c.node(1)
+		var entries []*raftpb.Entry
+		for i, change := range []MemberChange{{3, Learner}, {4, Learner}, {3, Removed}} {
+			cc, err := confChange([]MemberChange{change}, uint64(i))
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			data, err := proto.Marshal(cc)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			entries = append(entries, &raftpb.Entry{Index: new(uint64(i) + 2), Term: new(uint64(2)), Type: raftpb.EntryConfChangeV2.Enum(), Data: data})
+		}
+		p.host.Step(2, []Message{{Group: 0, Message: message(raftpb.MsgApp, func(m *raftpb.Message) {
+			m.Term, m.Commit, m.Entries = new(uint64(2)), new(uint64(4)), entries
+			m.Index, m.LogTerm = new(uint64(firstIndex)), new(uint64(firstTerm))
+		})}})
+		advance(c.t, time.Second)
+		if got := p.status(0); got.Applied != 4 || len(got.Learners) != 1 || got.Learners[0] != 4 {
+			c.t.Errorf("after three changes at once: %+v", got)
+		}
+		if _, index := p.log.Group(0).ConfState(); index != 4 {
 			c.t.Errorf("the membership on disk is as of %d", index)
 		}
 	})
@@ -181,7 +215,7 @@ func FuzzStep(f *testing.F) {
 		}
 		synctest.Test(t, func(t *testing.T) {
 			s := startSingle(t, durabletest.NewDisk(), "/log", Config{}, &recorder{}, &recorder{})
-			s.host.Step(covey.NodeID(m.GetFrom()), []Message{{0, m}, {0, m}})
+			s.host.Step(covey.NodeID(m.GetFrom()), []Message{{Group: 0, Message: m}, {Group: 0, Message: m}})
 			synctest.Wait()
 			s.mustPropose(1, "still up")
 			s.mustStop()

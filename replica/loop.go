@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -21,6 +22,9 @@ type loop struct {
 	h     *Host
 	ticks uint64
 	inbox []event // of the last turn; reused
+
+	groups   []*group       // in the order in which they came
+	appliers sync.WaitGroup // theirs
 
 	dirty  []*group // may have something to do
 	hard   []*group // have a hard state that is in no batch yet
@@ -50,7 +54,8 @@ func newLoop(h *Host) *loop {
 func (l *loop) run(ctx context.Context) error {
 	ticker := time.NewTicker(l.h.cfg.Tick)
 	defer ticker.Stop()
-	l.start()
+	l.turn() // the groups that came before Run
+	l.spread()
 	stop := ctx.Done()
 	for {
 		l.turn()
@@ -75,20 +80,10 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-// start spreads the checkpoints over their interval, and has a node that is the
-// whole group elect itself at once: nobody can object.
-func (l *loop) start() {
-	every := l.checkpointTicks()
-	for i, g := range l.h.order {
-		g.dueAt = every * uint64(i+1) / uint64(len(l.h.order))
-		l.guard(g, func() {
-			if g.solo() {
-				if err := g.rn.Campaign(); err != nil {
-					g.out.Warn("campaign", "error", err)
-				}
-			}
-		})
-		l.mark(g)
+// spread spreads the checkpoints of the groups over their interval.
+func (l *loop) spread() {
+	for i, g := range l.groups {
+		g.dueAt = l.checkpointTicks() * uint64(i+1) / uint64(len(l.groups))
 	}
 }
 
@@ -142,6 +137,7 @@ func (l *loop) bury(g *group) {
 	g.proposals = nil // answered by fail
 	g.lead, g.leads = 0, false
 	g.publish()
+	l.announce(g)
 }
 
 // advance lets every marked group move as far as it can.
@@ -168,7 +164,8 @@ func (l *loop) advance() {
 // message to the append thread, and wait.
 func (l *loop) process(g *group, rd raft.Ready) {
 	if rd.HardState != nil {
-		g.term, g.committed = rd.HardState.GetTerm(), max(g.committed, rd.HardState.GetCommit())
+		g.term, g.vote = rd.HardState.GetTerm(), rd.HardState.GetVote()
+		g.committed = max(g.committed, rd.HardState.GetCommit())
 	}
 	if rd.SoftState != nil {
 		l.led(g, rd.SoftState)
@@ -177,6 +174,7 @@ func (l *loop) process(g *group, rd raft.Ready) {
 	g.changeLogged(rd.Entries)
 	// Before anything is handed out that could be acknowledged.
 	g.publish()
+	l.announce(g)
 	for _, s := range rd.ReadStates {
 		g.readConfirmed(s)
 	}
@@ -201,6 +199,7 @@ func (l *loop) led(g *group, s *raft.SoftState) {
 	}
 	if leads && !g.leads {
 		g.termStart = 0
+		clear(g.heard)
 	}
 	if !leads && g.leads {
 		g.lostAt = l.ticks
@@ -227,12 +226,13 @@ func (l *loop) send() {
 
 func (l *loop) tick() {
 	l.ticks++
-	for _, g := range l.h.order {
+	for _, g := range l.groups {
 		l.guard(g, func() {
 			g.rn.Tick()
 			g.tickReads(l.ticks)
 			g.giveUp(l.ticks)
 			g.tickChange(l.ticks)
+			g.tickFollowers(l.ticks)
 		})
 		l.mark(g)
 	}
@@ -247,7 +247,7 @@ func (l *loop) handOverIfStalled() {
 	if !l.writing || l.ticks-l.since <= 2*uint64(l.h.cfg.ElectionTicks) {
 		return
 	}
-	for _, g := range l.h.order {
+	for _, g := range l.groups {
 		l.guard(g, func() { g.handOver() })
 		l.mark(g)
 	}
@@ -257,7 +257,7 @@ func (l *loop) handOverIfStalled() {
 func (l *loop) drain() {
 	l.h.stopping.Store(true)
 	l.drainBy = l.ticks + 2*uint64(l.h.cfg.ElectionTicks)
-	for _, g := range l.h.order {
+	for _, g := range l.groups {
 		l.guard(g, func() { g.handOver() })
 		l.mark(g)
 	}
@@ -275,8 +275,8 @@ func (l *loop) drained() bool {
 	if l.writing || l.h.events.depth() > 0 {
 		return false
 	}
-	for _, g := range l.h.order {
-		if !g.dead && (g.busy() || g.leads && g.heir() != 0) {
+	for _, g := range l.groups {
+		if g.removal != nil || !g.dead && (g.busy() || g.leads && g.heir() != 0) {
 			return false
 		}
 	}
@@ -300,7 +300,7 @@ func (l *loop) startCheckpoint() {
 	if l.checkpointing != nil {
 		return
 	}
-	for _, g := range l.h.order {
+	for _, g := range l.groups {
 		bytes := g.sinceCheckpoint.Load()
 		if g.dead || bytes == 0 || (bytes < l.h.cfg.CheckpointBytes && l.ticks < g.dueAt) {
 			continue
@@ -321,3 +321,4 @@ func (l *loop) startCheckpoint() {
 type checkpointed struct{}
 
 func (checkpointed) handle(l *loop) { l.checkpointing = nil }
+func (checkpointed) drop(*loop)     {}

@@ -36,10 +36,15 @@ type change struct {
 	deadline uint64 // tick at which its outcome counts as unknown
 }
 
-// A call is run by the loop.
-type call func(*loop)
+// A call is run by the loop, and sends on done when there is an outcome.
+type call struct {
+	group *group
+	done  chan error
+	run   func(*loop)
+}
 
-func (c call) handle(l *loop) { c(l) }
+func (c call) handle(l *loop) { c.run(l) }
+func (c call) drop(*loop)     { c.done <- c.group.refuse(refusedStopping, "stopping") }
 
 // ChangeMembers gives nodes new roles, all at once: several changes go through a
 // joint configuration, in which both majorities must agree. It returns when the
@@ -61,7 +66,7 @@ func (h *Host) ChangeMembers(ctx context.Context, id covey.ShardID, changes []Me
 	if err != nil {
 		return err
 	}
-	if !h.events.put(call(func(l *loop) { l.proposeChange(g, c, cc) })) {
+	if !h.events.put(call{g, c.done, func(l *loop) { l.proposeChange(g, c, cc) }}) {
 		return g.refuse(refusedStopping, "stopping")
 	}
 	select {
@@ -189,9 +194,7 @@ func (l *loop) applyChange(g *group, e *raftpb.Entry) {
 	g.confIndex = e.GetIndex()
 	l.gather.records.ConfState(g.id, g.conf, g.confIndex)
 	l.gather.sync = true
-	g.mu.Lock()
-	g.status.Voters, g.status.Learners = nodeIDs(g.conf.GetVoters()), nodeIDs(g.conf.GetLearners())
-	g.mu.Unlock()
+	g.publishMembers()
 	g.out.Info("members", "conf", g.conf.String(), "index", g.confIndex)
 	if c := g.change; c != nil {
 		c.applied = c.applied || c.matches(cc)
@@ -241,7 +244,7 @@ func (h *Host) TransferLeader(ctx context.Context, id covey.ShardID, to covey.No
 			done <- nil
 		}
 	}
-	if !h.events.put(call(ask)) {
+	if !h.events.put(call{g, done, ask}) {
 		return g.refuse(refusedStopping, "stopping")
 	}
 	select {

@@ -137,11 +137,8 @@ func (g *group) answerLocked(p *proposal, value any, err error) {
 	p.done <- outcome{value, err}
 }
 
-func (g *group) answerAllLocked(err error) {
-	for _, p := range g.waiting {
-		g.answerLocked(p, nil, err)
-	}
-}
+// drop leaves the caller to abandon.
+func (p *proposal) drop(*loop) {}
 
 // handle queues the proposal until the loop has seen all that waits.
 func (p *proposal) handle(l *loop) {

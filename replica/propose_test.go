@@ -24,7 +24,7 @@ func TestEntriesOutliveTheirProposals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		entries, err := s.log.Group(0).Entries(1, last+1, maxMessageBytes)
+		entries, err := s.log.Group(0).Entries(firstIndex+1, last+1, maxMessageBytes)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -90,6 +90,8 @@ func (r *read) handle(l *loop) {
 	l.mark(g)
 }
 
+func (r *read) drop(*loop) { r.done <- r.group.refuse(refusedStopping, "stopping") }
+
 // startRead begins a round with the reads that wait, if none is under way.
 func (g *group) startRead(now uint64) {
 	switch {
@@ -191,14 +193,6 @@ func (g *group) wakeReadersLocked() {
 	}
 	clear(g.readers[len(kept):])
 	g.readers = kept
-}
-
-// failReadersLocked refuses the reads that wait to be applied.
-func (g *group) failReadersLocked(err error) {
-	for _, r := range g.readers {
-		r.done <- err
-	}
-	g.readers = nil
 }
 
 // failReads refuses the reads that the loop holds.

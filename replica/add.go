@@ -1,0 +1,242 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// Add brings a group to this node, before Run or while it goes on. The Host owns
+// sm from then on, and Run closes it; after an error it is still the caller's.
+//
+// voters is the membership that a new group begins with, the same on each of
+// them, and matters only if the log holds nothing of the group. nil says that the
+// group exists elsewhere: this node knows no membership of it, and waits until a
+// leader that counts it as a member sends it a copy of the state, for which sm
+// must be a Snapshotter. sm must then be empty too: what a removal that was cut
+// short has left of it goes first, which is when seglog.Group.Empty is true and
+// the state is not new.
+//
+// A log that does not reach what sm has applied, or does not connect to it, is
+// damage and refused with Corrupt: the node promised what it no longer has and
+// must be replaced.
+func (h *Host) Add(id covey.ShardID, sm StateMachine, voters []covey.NodeID) error {
+	h.adding.Lock()
+	defer h.adding.Unlock()
+	if _, err := h.group(id); err == nil {
+		return covey.Errorf(covey.Exists, "add shard %d: it is there already", id)
+	}
+	g := &group{
+		id: id, h: h, sm: sm,
+		log:     h.cfg.Log.Group(id),
+		work:    newQueue[work](),
+		out:     h.cfg.Logger.With("shard", uint32(id)),
+		waiting: map[uint64]*proposal{},
+		heard:   map[covey.NodeID]uint64{},
+	}
+	if err := g.open(voters); err != nil {
+		return fmt.Errorf("add shard %d: %w", id, err)
+	}
+	if !h.events.put(joined{g}) {
+		return covey.Errorf(covey.Unavailable, "add shard %d: stopping", id)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.groups[id] = g
+	h.order = append(h.order, g)
+	return nil
+}
+
+// joined tells the loop of a group that was added.
+type joined struct{ group *group }
+
+// handle sets the group's applier going, and has a node that is the whole group
+// elect itself at once: nobody can object.
+func (j joined) handle(l *loop) {
+	g := j.group
+	l.groups = append(l.groups, g)
+	l.appliers.Go(g.applyAll)
+	g.dueAt = l.ticks + l.checkpointTicks()
+	l.guard(g, func() {
+		if g.solo() {
+			if err := g.rn.Campaign(); err != nil {
+				g.out.Warn("campaign", "error", err)
+			}
+		}
+	})
+	l.mark(g)
+}
+
+// drop leaves the group to Run, which closes it.
+func (j joined) drop(l *loop) { l.groups = append(l.groups, j.group) }
+
+// firstIndex is what a new group's log begins behind: a place that no entry ever
+// had. So a replica that begins with nothing, not even a membership, is never
+// within reach of a leader's log, and is sent a copy of the state.
+const firstIndex, firstTerm = 1, 1
+
+// open checks the log against the state machine and makes the Raft core.
+func (g *group) open(voters []covey.NodeID) error {
+	if err := g.found(voters); err != nil {
+		return err
+	}
+	applied := g.sm.Applied()
+	if err := Connected(g.log, applied); err != nil {
+		return err
+	}
+	hs, cs, err := g.log.InitialState()
+	if err != nil {
+		return err
+	}
+	last, err := g.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	g.covered = covered(last)
+	g.applied = max(applied, g.covered)
+	start := &logView{Group: g.log, applied: g.applied}
+	cfg := g.h.cfg.raftConfig(start, g.applied, raftLogger{g.out})
+	if g.rn, err = newRawNode(g.id, cfg); err != nil {
+		return err
+	}
+	_, g.confIndex = g.log.ConfState()
+	g.conf = cs
+	g.term, g.vote, g.committed = hs.GetTerm(), hs.GetVote(), max(hs.GetCommit(), g.applied)
+	g.announced = Leadership{Group: g.id, Term: g.term}
+	g.publishMembers()
+	g.publish()
+	return nil
+}
+
+// found makes sure that the log has a membership, unless the group waits to hear
+// of one.
+func (g *group) found(voters []covey.NodeID) error {
+	last, err := g.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	hs, cs, err := g.log.InitialState()
+	if err != nil {
+		return err
+	}
+	applied := g.sm.Applied()
+	switch {
+	case len(cs.GetVoters()) > 0 && last > 0:
+		return nil
+	case len(cs.GetVoters()) > 0 && applied == 0:
+		// Founded by a program that began logs at 0, and nothing happened since.
+		return g.begin(cs, hs)
+	case last != 0 || applied != 0:
+		return covey.Errorf(covey.Corrupt, "the log ends at %d, with members %v, but %d was applied: records are lost", last, cs.GetVoters(), applied)
+	case voters == nil:
+		return nil
+	case !raft.IsEmptyHardState(hs):
+		return covey.Errorf(covey.Corrupt, "the log holds no membership but was at term %d: the group is no new one", hs.GetTerm())
+	}
+	ids := make([]uint64, 0, len(voters))
+	for _, v := range voters {
+		ids = append(ids, uint64(v))
+	}
+	slices.Sort(ids)
+	if len(ids) == 0 || ids[0] == 0 || len(slices.Compact(slices.Clone(ids))) != len(ids) {
+		return covey.Errorf(covey.Invalid, "voters %v of a new group", voters)
+	}
+	return g.begin(&raftpb.ConfState{Voters: ids}, hs)
+}
+
+// begin writes the first membership, of which nothing was voted, so that no
+// entry is needed to agree on it.
+func (g *group) begin(cs *raftpb.ConfState, hs *raftpb.HardState) error {
+	var b seglog.Batch
+	b.Snapshot(g.id, &raftpb.SnapshotMetadata{Index: new(uint64(firstIndex)), Term: new(uint64(firstTerm)), ConfState: cs})
+	b.HardState(g.id, &raftpb.HardState{
+		Term: new(max(hs.GetTerm(), firstTerm)), Vote: new(hs.GetVote()), Commit: new(uint64(firstIndex)),
+	})
+	if err := g.h.cfg.Log.Write(&b, seglog.Synced); err != nil {
+		return fmt.Errorf("write first membership: %w", err)
+	}
+	return nil
+}
+
+// newRawNode turns the core's panics over a log that cannot be read into errors.
+func newRawNode(id covey.ShardID, cfg *raft.Config) (rn *raft.RawNode, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = asFault(id, "start", v)
+		}
+	}()
+	return raft.NewRawNode(cfg)
+}
+
+// Connected checks that a log has all that a state which applied the commands up
+// to an index still needs, and has lost nothing that this node vouched for:
+// Corrupt if not.
+func Connected(log *seglog.Group, applied uint64) error {
+	hs, _, err := log.InitialState()
+	if err != nil {
+		return err
+	}
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := log.LastIndex()
+	if err != nil {
+		return err
+	}
+	applied = max(applied, covered(last))
+	switch {
+	case last < applied:
+		return covey.Errorf(covey.Corrupt, "the log ends at %d, but %d was applied: records are lost", last, applied)
+	case first > applied+1:
+		return covey.Errorf(covey.Corrupt, "the log begins at %d, but only %d was applied: the state is older than the log", first, applied)
+	case hs.GetCommit() > last:
+		return covey.Errorf(covey.Corrupt, "the log ends at %d, but %d was committed: records are lost", last, hs.GetCommit())
+	}
+	term, err := log.Term(last)
+	if err != nil {
+		return fmt.Errorf("term of entry %d: %w", last, err)
+	}
+	if term > hs.GetTerm() {
+		return covey.Errorf(covey.Corrupt, "the last entry is of term %d, but the hard state of term %d: records are lost", term, hs.GetTerm())
+	}
+	return nil
+}
+
+// covered returns up to which index there is no command that a state could lack,
+// in a log that ends at last.
+func covered(last uint64) uint64 { return min(last, firstIndex) }
+
+// logView is the group's log as the core sees it.
+type logView struct {
+	*seglog.Group
+	applied uint64 // when the core was made
+}
+
+// InitialState says that what was applied is committed, even if the commit index
+// that says so never reached the disk.
+func (v *logView) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+	hs, cs, err := v.Group.InitialState()
+	if err == nil && v.applied > hs.GetCommit() {
+		hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(v.applied)}
+	}
+	return hs, cs, err
+}
+
+// FirstIndex hides the first entry of a log that began at 0, which is a leader's
+// empty one, so that it is as one that begins behind firstIndex.
+func (v *logView) FirstIndex() (uint64, error) {
+	first, err := v.Group.FirstIndex()
+	if err != nil || first > firstIndex {
+		return first, err
+	}
+	if last, err := v.Group.LastIndex(); err != nil || last == 0 {
+		return first, err
+	}
+	return firstIndex + 1, nil
+}

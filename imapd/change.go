@@ -3,6 +3,7 @@ package imapd
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
@@ -11,16 +12,56 @@ import (
 	"github.com/covey-mail/covey/storage"
 )
 
-// Store changes flags.
-func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, f *imap.StoreFlags, _ *imap.StoreOptions) error {
+// A storeQuery is what STORE asks for.
+type storeQuery struct {
+	set    numSet
+	uid    bool // UID STORE
+	op     storage.FlagOp
+	silent bool
+	flags  []imap.Flag
+}
+
+// parseStore is RFC 3501 section 6.4.6.
+func parseStore(cmd command) (*storeQuery, *imap.Error) {
+	c, q := cursor{s: cmd.args}, &storeQuery{uid: cmd.name == "UID STORE"}
+	c.sp()
+	q.set = c.set()
+	c.sp()
+	item := strings.ToUpper(c.atom())
+	item, q.silent = strings.CutSuffix(item, ".SILENT")
+	switch item {
+	case "FLAGS":
+		q.op = storage.SetFlags
+	case "+FLAGS":
+		q.op = storage.AddFlags
+	case "-FLAGS":
+		q.op = storage.RemoveFlags
+	default:
+		c.fail(bad("Unknown item"))
+	}
+	c.sp()
+	if c.peek() == '(' {
+		q.flags = c.flags()
+	} else {
+		q.flags = append(q.flags, c.flag(0))
+		for c.accept(' ') {
+			q.flags = append(q.flags, c.flag(len(q.flags)))
+		}
+	}
+	c.end()
+	return q, c.err
+}
+
+// storeFlags changes flags.
+func (s *session) storeFlags(q *storeQuery) error {
 	if err := s.writable(); err != nil {
 		return err
 	}
-	uids, err := s.targets(set)
+	uids, err := s.targets(q.set, q.uid)
 	if err != nil {
 		return err
 	}
-	flags, err := storedFlags(f.Flags)
+	flags, err := storedFlags(q.flags)
 	if err != nil || len(uids) == 0 {
 		return err
 	}
@@ -30,19 +71,20 @@ func (s *session) Store(w *imapserver.FetchWriter, set imap.NumSet, f *imap.Stor
 		return s.answer("STORE", err)
 	}
 	tell := intersect(uids, s.takeFlagUpdates(uids))
-	ops := map[imap.StoreFlagsOp]storage.FlagOp{
-		imap.StoreFlagsSet: storage.SetFlags, imap.StoreFlagsAdd: storage.AddFlags, imap.StoreFlagsDel: storage.RemoveFlags,
-	}
+	change := mailbox.Flags{UIDs: uids, Op: q.op, Flags: flags}
 	ctx, cancel := s.op()
 	defer cancel()
-	if _, err := s.view.Store(ctx, mailbox.Flags{UIDs: uids, Op: ops[f.Op], Flags: flags}); err != nil {
+	done, err := s.view.Holds(ctx, change)
+	if err == nil && !done {
+		_, err = s.view.Store(ctx, change)
+	}
+	if err != nil {
 		return s.answer("STORE", err)
 	}
-	if !f.Silent {
+	if !q.silent {
 		tell = uids
 	}
-	_, uid := setOf(set)
-	return s.fetch(w, tell, &imap.FetchOptions{Flags: true, UID: uid})
+	return s.fetch(tell, &fetchQuery{flags: true, uids: q.uid})
 }
 
 // takeFlagUpdates takes the changes of flags of messages in uids from what is to
@@ -71,7 +113,7 @@ func (s *session) Expunge(_ *imapserver.ExpungeWriter, uids *imap.UIDSet) error 
 	targets := s.view.Span(1, s.view.Len())
 	if uids != nil {
 		var err error
-		if targets, err = s.targets(*uids); err != nil {
+		if targets, err = s.targets(setOf(*uids)); err != nil {
 			return err
 		}
 	}
@@ -89,7 +131,7 @@ func (s *session) Expunge(_ *imapserver.ExpungeWriter, uids *imap.UIDSet) error 
 
 // Copy copies messages to another mailbox.
 func (s *session) Copy(set imap.NumSet, dest string) (*imap.CopyData, error) {
-	uids, err := s.targets(set)
+	uids, err := s.targets(setOf(set))
 	if err != nil || len(uids) == 0 {
 		return nil, err
 	}
@@ -111,7 +153,7 @@ func (s *session) Move(w *imapserver.MoveWriter, set imap.NumSet, dest string) e
 	if err := s.writable(); err != nil {
 		return err
 	}
-	uids, err := s.targets(set)
+	uids, err := s.targets(setOf(set))
 	if err != nil || len(uids) == 0 {
 		return err
 	}

@@ -61,7 +61,6 @@ func word(b []byte) (string, []byte) {
 type rewriter struct {
 	cursor
 	out    []byte
-	picks  int     // HEADER.FIELDS seen
 	search *search // of a SEARCH, which go-imap does not get to see
 }
 
@@ -107,10 +106,6 @@ func (r *rewriter) arguments(name string) bool {
 		r.statusItems()
 	case "APPEND":
 		r.append()
-	case "FETCH", "UID FETCH":
-		r.fetch()
-	case "STORE", "UID STORE":
-		r.store()
 	case "COPY", "UID COPY", "MOVE", "UID MOVE":
 		r.setArg()
 		r.mailboxArg()
@@ -242,8 +237,12 @@ func (r *rewriter) append() {
 	r.mailboxArg()
 	r.space()
 	if r.peek() == '(' {
-		r.flags()
-		r.space()
+		r.put("(")
+		for i, f := range r.flags() {
+			r.put(" "[:min(i, 1)] + string(f))
+		}
+		r.put(") ")
+		r.sp()
 	}
 	if r.peek() == '"' {
 		s := r.quoted()
@@ -256,58 +255,29 @@ func (r *rewriter) append() {
 	}
 }
 
-// store is RFC 3501 section 6.4.6.
-func (r *rewriter) store() {
-	r.setArg()
-	r.space()
-	r.keyword("FLAGS", "FLAGS.SILENT", "+FLAGS", "+FLAGS.SILENT", "-FLAGS", "-FLAGS.SILENT")
-	r.space()
-	if r.peek() == '(' {
-		r.flags()
-		return
-	}
-	r.put("(")
-	r.flag()
-	for n := 1; r.peek() == ' '; n++ {
-		r.countFlags(n)
-		r.space()
-		r.flag()
-	}
-	r.put(")")
+// flags reads flags in parentheses.
+func (c *cursor) flags() (list []imap.Flag) {
+	c.list(math.MaxInt, func() { list = append(list, c.flag(len(list))) })
+	return list
 }
 
-func (r *rewriter) flags() {
-	n := 0
-	r.items(math.MaxInt, func() {
-		r.countFlags(n)
-		n++
-		r.flag()
-	})
-}
-
-func (r *rewriter) countFlags(n int) {
+// flag reads a flag that comes after n others.
+func (c *cursor) flag(n int) imap.Flag {
 	if n == covey.MaxKeywords+5 {
-		r.fail(no(imap.ResponseCodeLimit, "Too many flags"))
+		c.fail(no(imap.ResponseCodeLimit, "Too many flags"))
 	}
-}
-
-func (r *rewriter) flag() {
-	system := r.accept('\\')
-	name := r.atom()
-	if r.err != nil {
-		return
-	}
+	system := c.accept('\\')
+	name := c.atom()
 	if len(name) > covey.MaxKeywordLength {
-		r.fail(no(imap.ResponseCodeLimit, "Flag too long"))
-		return
+		c.fail(no(imap.ResponseCodeLimit, "Flag too long"))
 	}
 	if system {
 		name = "\\" + name
-		if systemFlag(imap.Flag(name)) == 0 {
-			r.fail(bad("Not a flag that can be set"))
+		if c.err == nil && systemFlag(imap.Flag(name)) == 0 {
+			c.fail(bad("Not a flag that can be set"))
 		}
 	}
-	r.put(name)
+	return imap.Flag(name)
 }
 
 // systemFlag returns the bit of a system flag, 0 if it is none.

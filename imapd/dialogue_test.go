@@ -30,7 +30,7 @@ func TestDialogue(t *testing.T) {
 	}
 	got = c.ok("FETCH 1 (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODY.PEEK[HEADER.FIELDS (subject)] BODY[TEXT]<4.5>)")
 	want = []string{`* 1 FETCH (UID 1 FLAGS (\Flagged \Seen $Work) INTERNALDATE " 2-Jan-2026 09:00:00 +0000" RFC822.SIZE 167 ` +
-		`ENVELOPE ("Fri, 02 Jan 2026 10:00:00 +0100" "hello world" (("Alice" NIL "alice" "example.org")) (("Alice" NIL "alice" "example.org")) ` +
+		`ENVELOPE ("Fri, 2 Jan 2026 10:00:00 +0100" "hello world" (("Alice" NIL "alice" "example.org")) (("Alice" NIL "alice" "example.org")) ` +
 		`(("Alice" NIL "alice" "example.org")) ((NIL NIL "bob" "example.net")) NIL NIL NIL "<1@example.org>") ` +
 		"BODY[HEADER.FIELDS (\"subject\")] {24}\r\nSubject: hello world\r\n\r\n BODY[TEXT]<4> {5}\r\nquick)"}
 	if d := cmp.Diff(want, got); d != "" {

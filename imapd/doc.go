@@ -9,9 +9,11 @@
 //   - the guard, a net.Conn between the decrypted connection and go-imap. It cuts
 //     the stream into commands, bounds them, checks them against the grammar, and
 //     passes on one short, well-formed line at a time; it answers by itself what
-//     go-imap does not know, and refuses what would make it lose its place;
+//     go-imap does not know, and FETCH and STORE, which are most of what clients
+//     ask; and it refuses what would make go-imap lose its place;
 //   - the session, which does the commands on a mailbox.Account and a
-//     mailbox.View, and is called by go-imap.
+//     mailbox.View, and is called by go-imap, or by the guard. What it tells the
+//     client of messages it writes itself; go-imap holds nothing back meanwhile.
 //
 // Limits: a command has at most 48 KiB outside literals, 100 literals of 4,096
 // octets and 64 KiB together, 100 levels of parentheses; before login 8 KiB and

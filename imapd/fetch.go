@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
+	"strconv"
 
 	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapserver"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/message"
@@ -17,70 +18,81 @@ import (
 // How many messages are read from the index at a time, so that a client that
 // takes its time holds up nobody and little is held in memory.
 const (
-	batchPlain   = 500
-	batchSummary = 32
+	batchPlain = 500
+	batchLarge = 32
 )
+
+// pieceSize is how much of a message is read at a time.
+const pieceSize = 16 << 10
 
 // A fetcher answers one FETCH.
 type fetcher struct {
 	s    *session
-	w    *imapserver.FetchWriter
-	o    *imap.FetchOptions
-	seen bool // FETCH sets \Seen
+	q    *fetchQuery
+	seen bool          // FETCH sets \Seen
+	need storage.Query // what is asked of the index
+
+	out   []byte // the response being made, less what was written of it
+	begun bool   // some of it was written
+	sep   string // before the next item of it
+	parts []part // of the message
 }
 
-// Fetch shows messages (RFC 3501 section 6.4.5).
-func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, o *imap.FetchOptions) error {
-	uids, err := s.targets(set)
+// A part is a fetchPart of one message.
+type part struct {
+	r    io.Reader
+	size int64
+}
+
+// fetchMessages shows messages (RFC 3501 section 6.4.5).
+func (s *session) fetchMessages(q *fetchQuery) error {
+	uids, err := s.targets(q.set, q.uid)
 	if err != nil {
 		return err
 	}
-	return s.fetch(w, uids, o)
+	return s.fetch(uids, q)
 }
 
-func (s *session) fetch(w *imapserver.FetchWriter, uids []storage.UIDRange, o *imap.FetchOptions) error {
-	f := &fetcher{s: s, w: w, o: o, seen: !s.readOnly && setsSeen(o)}
+func (s *session) fetch(uids []storage.UIDRange, q *fetchQuery) error {
+	f := &fetcher{s: s, q: q, seen: !s.readOnly && q.setsSeen(), out: s.g.s.buffer()}
+	defer func() { s.g.s.release(f.out) }()
+	f.need.Summary, f.need.Extents = q.envelope || q.structured(), len(q.parts) > 0
 	n := uint32(batchPlain)
-	if f.summary() {
-		n = batchSummary
+	if f.need.Summary || f.need.Extents {
+		n = batchLarge
 	}
 	for len(uids) > 0 {
-		var batch []storage.UIDRange
-		batch, uids = take(uids, n)
-		if err := f.batch(batch); err != nil {
+		f.need.UIDs, uids = take(uids, n)
+		if err := f.batch(); err != nil {
 			return s.answer("FETCH", err)
 		}
 	}
 	return nil
 }
 
-func setsSeen(o *imap.FetchOptions) bool {
-	for _, b := range o.BodySection {
-		if !b.Peek {
-			return true
-		}
-	}
-	for _, b := range o.BinarySection {
-		if !b.Peek {
-			return true
-		}
-	}
-	return false
+func (q *fetchQuery) setsSeen() bool {
+	return slices.ContainsFunc(q.parts, func(p fetchPart) bool {
+		return p.body != nil && !p.body.Peek || p.binary != nil && !p.binary.Peek
+	})
 }
 
-// summary reports whether the summary is needed.
-func (f *fetcher) summary() bool {
-	return f.o.Envelope || f.o.BodyStructure != nil ||
-		len(f.o.BodySection)+len(f.o.BinarySection)+len(f.o.BinarySectionSize) > 0
+// structured reports whether the structure of the message is needed.
+func (q *fetchQuery) structured() bool {
+	return q.structure || q.body || slices.ContainsFunc(q.parts, func(p fetchPart) bool { return !p.whole() })
+}
+
+// whole reports whether the part is the message as it is, or a piece of that.
+func (p *fetchPart) whole() bool {
+	return p.body != nil && len(p.body.Part) == 0 && p.body.Specifier == imap.PartSpecifierNone
 }
 
 // batch reads some messages and shows them.
-func (f *fetcher) batch(uids []storage.UIDRange) error {
-	msgs, err := f.s.messages(f.s.g.ctx, storage.Query{UIDs: uids, Summary: f.summary()})
+func (f *fetcher) batch() error {
+	msgs, err := f.s.messages(f.s.g.ctx, f.need)
 	if err != nil {
 		return err
 	}
-	marked := make(map[covey.UID]covey.Flags)
+	var marked map[covey.UID]covey.Flags
 	if f.seen {
 		marked = f.markSeen(msgs)
 	}
@@ -138,127 +150,156 @@ func (f *fetcher) markSeen(msgs []*storage.Message) map[covey.UID]covey.Flags {
 	return marked
 }
 
-// A section is a part of a message, ready to be written.
-type section struct {
-	r     io.Reader
-	size  int64
-	write func(*imapserver.FetchResponseWriter, int64) io.WriteCloser
-}
-
-// message shows one message. Everything that can fail for a reason that the
-// client is told comes before the first octet: go-imap's writer holds a lock
-// until it is closed, and a literal once begun must be finished.
+// message shows one message. What fails before anything of it was written can be
+// told to the client; a response once begun must be finished.
 func (f *fetcher) message(m *storage.Message, marked bool) error {
 	seq := f.s.view.Seq(m.UID)
 	if seq == 0 {
 		return nil
 	}
+	f.out = append(appendNumber(append(f.out[:0], "* "...), seq), " FETCH ("...)
+	f.begun, f.sep = false, ""
+	f.attributes(m, marked)
+	err := f.contents(m)
+	if err == nil {
+		f.out = append(f.out, ")\r\n"...)
+		err = f.write()
+	} else if f.begun {
+		f.s.g.abort()
+	}
+	return err
+}
+
+// write writes what there is of a response.
+func (f *fetcher) write() error {
+	_, err := f.s.g.Write(f.out)
+	f.out, f.begun = f.out[:0], true
+	return err
+}
+
+// item begins an item.
+func (f *fetcher) item(name string) {
+	f.out = append(append(append(f.out, f.sep...), name...), ' ')
+	f.sep = " "
+}
+
+// attributes appends what the index knows.
+func (f *fetcher) attributes(m *storage.Message, marked bool) {
+	if f.q.uids {
+		f.item("UID")
+		f.out = appendNumber(f.out, uint32(m.UID))
+	}
+	if f.q.flags || marked {
+		f.item("FLAGS")
+		f.out = appendFlags(f.out, m.Flags)
+	}
+	if f.q.date {
+		f.item("INTERNALDATE")
+		f.out = append(m.Date.AppendFormat(append(f.out, '"'), dateTimeLayout), '"')
+	}
+	if f.q.size {
+		f.item("RFC822.SIZE")
+		f.out = strconv.AppendInt(f.out, m.Size, 10)
+	}
+}
+
+// contents appends what the summary knows, and the parts.
+func (f *fetcher) contents(m *storage.Message) error {
 	var sum *message.Summary
-	var sections []section
-	var sizes []int64
-	if f.summary() {
-		var err error
+	var envelope message.Envelope
+	var err error
+	if f.q.structured() {
 		if sum, err = message.Decode(m.Summary); err != nil {
 			return err
 		}
-		if sections, sizes, err = f.sections(m, sum); err != nil {
+		envelope = sum.Header
+	} else if f.q.envelope {
+		if envelope, err = message.DecodeEnvelope(m.Summary); err != nil {
 			return err
 		}
 	}
-	w := f.w.CreateMessage(seq)
-	f.attributes(w, m, marked)
-	if f.o.Envelope {
-		w.WriteEnvelope(sum.Envelope())
+	if err := f.open(m, sum); err != nil {
+		return err
 	}
-	if f.o.BodyStructure != nil {
-		w.WriteBodyStructure(sum.BodyStructure())
+	if f.q.envelope {
+		f.item("ENVELOPE")
+		f.out = envelope.AppendIMAP(f.out)
 	}
-	for i, b := range f.o.BinarySectionSize {
-		w.WriteBinarySectionSize(b, uint32(min(sizes[i], 1<<32-1)))
+	if f.q.body {
+		f.item("BODY")
+		f.out = sum.AppendBody(f.out)
 	}
-	for _, b := range sections {
-		if err := b.copy(w); err != nil {
-			f.s.g.abort()
-			return errors.Join(err, w.Close())
+	if f.q.structure {
+		f.item("BODYSTRUCTURE")
+		f.out = sum.AppendBodyStructure(f.out)
+	}
+	for i := range f.parts {
+		if err := f.part(&f.q.parts[i], f.parts[i]); err != nil {
+			return err
 		}
 	}
-	return w.Close()
+	return nil
 }
 
-// attributes writes what the index knows.
-func (f *fetcher) attributes(w *imapserver.FetchResponseWriter, m *storage.Message, marked bool) {
-	if f.o.UID {
-		w.WriteUID(imap.UID(m.UID))
+// open prepares the parts of a message.
+func (f *fetcher) open(m *storage.Message, sum *message.Summary) error {
+	f.parts = f.parts[:0]
+	if len(f.q.parts) == 0 {
+		return nil
 	}
-	if f.o.Flags || marked {
-		w.WriteFlags(imapFlags(m.Flags))
-	}
-	if f.o.InternalDate {
-		w.WriteInternalDate(m.Date)
-	}
-	if f.o.RFC822Size {
-		w.WriteRFC822Size(m.Size)
-	}
-}
-
-// copy writes a section.
-func (b *section) copy(w *imapserver.FetchResponseWriter) error {
-	lit := b.write(w, b.size)
-	_, err := io.Copy(lit, b.r)
-	return errors.Join(err, lit.Close())
-}
-
-// sections prepares the sections that are asked for, and the sizes of BINARY.SIZE.
-func (f *fetcher) sections(m *storage.Message, sum *message.Summary) ([]section, []int64, error) {
-	if len(f.o.BodySection)+len(f.o.BinarySection)+len(f.o.BinarySectionSize) == 0 {
-		return nil, nil, nil
-	}
-	c, err := f.content(m)
+	c, err := f.s.view.Content(f.s.g.ctx, m)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	var out []section
-	for _, b := range f.o.BodySection {
-		r, size, err := sum.Section(c, len(m.Prefix), b)
-		if err != nil {
-			return nil, nil, err
+	for i := range f.q.parts {
+		var opened part
+		switch p := &f.q.parts[i]; {
+		case p.whole():
+			opened.r, opened.size = message.Whole(c, m.Size, p.body.Partial)
+		case p.body != nil:
+			opened.r, opened.size, err = sum.Section(c, len(m.Prefix), p.body)
+		case p.count:
+			opened.size, err = sum.BinarySize(c, len(m.Prefix), p.binary.Part)
+			err = unknownCTE(err)
+		default:
+			opened.r, opened.size, err = sum.Binary(c, len(m.Prefix), p.binary)
+			err = unknownCTE(err)
 		}
-		out = append(out, section{r, size, func(w *imapserver.FetchResponseWriter, n int64) io.WriteCloser {
-			return w.WriteBodySection(b, n)
-		}})
-	}
-	for _, b := range f.o.BinarySection {
-		r, size, err := sum.Binary(c, len(m.Prefix), b)
 		if err != nil {
-			return nil, nil, unknownCTE(err)
+			return err
 		}
-		out = append(out, section{r, size, func(w *imapserver.FetchResponseWriter, n int64) io.WriteCloser {
-			return w.WriteBinarySection(b, n)
-		}})
+		f.parts = append(f.parts, opened)
 	}
-	var sizes []int64
-	for _, b := range f.o.BinarySectionSize {
-		n, err := sum.BinarySize(c, len(m.Prefix), b.Part)
-		if err != nil {
-			return nil, nil, unknownCTE(err)
-		}
-		sizes = append(sizes, n)
-	}
-	return out, sizes, nil
+	return nil
 }
 
-// content opens a message and makes sure that its first octets can be had.
-func (f *fetcher) content(m *storage.Message) (*mailbox.Content, error) {
-	ctx, cancel := context.WithTimeout(f.s.g.ctx, opTime)
-	defer cancel()
-	c, err := f.s.view.Content(ctx, m)
-	if err != nil {
-		return nil, err
+// part appends a part, and writes meanwhile what is too much to be held.
+func (f *fetcher) part(p *fetchPart, opened part) error {
+	f.item(p.name)
+	if p.count {
+		f.out = strconv.AppendInt(f.out, min(opened.size, 1<<32-1), 10)
+		return nil
 	}
-	if _, err := c.ReadAt(make([]byte, 1), int64(len(m.Prefix))); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+	if p.binary != nil {
+		f.out = append(f.out, '~') // a literal8 (RFC 3516 section 7)
 	}
-	return c, nil
+	f.out = append(strconv.AppendInt(append(f.out, '{'), opened.size, 10), "}\r\n"...)
+	for left := opened.size; left > 0; {
+		if len(f.out) > pieceSize {
+			if err := f.write(); err != nil {
+				return err
+			}
+		}
+		n := int(min(left, pieceSize))
+		f.out = slices.Grow(f.out, n)
+		piece := f.out[len(f.out) : len(f.out)+n]
+		if _, err := io.ReadFull(opened.r, piece); err != nil {
+			return err
+		}
+		f.out = f.out[:len(f.out)+n]
+		left -= int64(n)
+	}
+	return nil
 }
 
 // unknownCTE is RFC 3516 section 4.3.

@@ -176,6 +176,9 @@ func (g *guard) dispatch(cmd command, message *literal) *imap.Error {
 	if done, err := g.local(cmd); done || err != nil {
 		return err
 	}
+	if done, err := g.onMessages(cmd); done {
+		return err
+	}
 	r, err := rewrite(cmd)
 	if err != nil {
 		return err

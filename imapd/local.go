@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+
+	"github.com/covey-mail/covey/mailbox"
 )
 
 // localTime bounds the look-ups of a command that the guard answers itself.
@@ -54,6 +56,41 @@ func (g *guard) local(cmd command) (bool, *imap.Error) {
 	g.s.cfg.Metrics.Commands.WithLabelValues(cmd.name).Inc()
 	ok := &imap.Error{Type: imap.StatusResponseTypeOK, Text: cmd.name + " completed"}
 	_ = g.say(lines + string(status(cmd.tag, ok))) // a failure shows at the next read
+	return true, nil
+}
+
+// onMessages does FETCH and STORE, and reports whether cmd is one of them: go-imap
+// would read and write each of their words by itself.
+func (g *guard) onMessages(cmd command) (bool, *imap.Error) {
+	var do func() error
+	switch cmd.name {
+	case "FETCH", "UID FETCH":
+		q, err := parseFetch(cmd)
+		if err != nil {
+			return true, err
+		}
+		do = func() error { return g.session.fetchMessages(q) }
+	case "STORE", "UID STORE":
+		q, err := parseStore(cmd)
+		if err != nil {
+			return true, err
+		}
+		do = func() error { return g.session.storeFlags(q) }
+	default:
+		return false, nil
+	}
+	if !g.session.open {
+		return true, &imap.Error{Type: imap.StatusResponseTypeBad, Code: imap.ResponseCodeClientBug, Text: "No mailbox is selected"}
+	}
+	g.s.cfg.Metrics.Commands.WithLabelValues(cmd.name).Inc()
+	answer := okay(cmd.name + " completed")
+	if err := do(); err != nil {
+		answer = reply(err)
+	} else if g.session.poll(mailbox.PollOptions{Expunge: strings.HasPrefix(cmd.name, "UID ")}) != nil {
+		g.ended = true // BYE was said
+		return true, nil
+	}
+	_, _ = g.Write(status(cmd.tag, answer)) // a failure shows at the next read
 	return true, nil
 }
 

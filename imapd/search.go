@@ -191,7 +191,7 @@ func (m *matching) run(ctx context.Context, s *session) ([]storage.UIDRange, err
 	}
 	n := uint32(batchPlain)
 	if m.summary {
-		n = batchSummary
+		n = batchLarge
 	}
 	var found []storage.UIDRange
 	for len(uids) > 0 {

@@ -25,6 +25,7 @@ type session struct {
 	g       *guard
 	account *mailbox.Account
 
+	open     bool          // a mailbox is selected, as go-imap sees it
 	view     *mailbox.View // nil: none selected, or it was deleted by this session
 	readOnly bool
 	keywords int                // of the mailbox, as told
@@ -94,6 +95,16 @@ func (s *session) answerTo(op string, err error) error {
 // Login is not reached: the connection is logged in before go-imap gets it.
 func (s *session) Login(string, string) error { return bad("Logged in already") }
 
+// Fetch is not reached: see guard.onMessages.
+func (s *session) Fetch(*imapserver.FetchWriter, imap.NumSet, *imap.FetchOptions) error {
+	return bad("Not here")
+}
+
+// Store is not reached either.
+func (s *session) Store(*imapserver.FetchWriter, imap.NumSet, *imap.StoreFlags, *imap.StoreOptions) error {
+	return bad("Not here")
+}
+
 // AppendLimit returns the most octets of a message.
 func (s *session) AppendLimit() uint32 { return uint32(s.g.s.cfg.AppendLimit) }
 
@@ -111,11 +122,11 @@ func (s *session) Select(name string, o *imap.SelectOptions) (*imap.SelectData, 
 	if err != nil {
 		return nil, s.answer("SELECT", err)
 	}
-	s.view, s.readOnly = v, o.ReadOnly
+	s.open, s.view, s.readOnly = true, v, o.ReadOnly
 	box := v.Mailbox()
 	s.keywords = len(box.Keywords)
 	data := &imap.SelectData{
-		Flags:             mailboxFlags(box),
+		Flags:             imapFlags(mailboxFlags(box)),
 		PermanentFlags:    []imap.Flag{},
 		NumMessages:       v.Len(),
 		FirstUnseenSeqNum: v.FirstUnseen(),
@@ -123,7 +134,7 @@ func (s *session) Select(name string, o *imap.SelectOptions) (*imap.SelectData, 
 		UIDValidity:       box.UIDValidity,
 	}
 	if !o.ReadOnly {
-		data.PermanentFlags = mailboxFlags(box)
+		data.PermanentFlags = imapFlags(mailboxFlags(box))
 		if len(box.Keywords) < storage.MaxMailboxKeywords {
 			data.PermanentFlags = append(data.PermanentFlags, imap.FlagWildcard)
 		}
@@ -133,6 +144,7 @@ func (s *session) Select(name string, o *imap.SelectOptions) (*imap.SelectData, 
 
 // Unselect closes the mailbox.
 func (s *session) Unselect() error {
+	s.open = false
 	s.unselect()
 	return nil
 }
@@ -160,12 +172,11 @@ func (s *session) writable() error {
 	return s.selected()
 }
 
-// targets returns the UIDs of the view that a command names.
-func (s *session) targets(set imap.NumSet) ([]storage.UIDRange, error) {
+// targets returns the UIDs of the view that a command names, by number or UID.
+func (s *session) targets(ns numSet, uid bool) ([]storage.UIDRange, error) {
 	if err := s.selected(); err != nil {
 		return nil, err
 	}
-	ns, uid := setOf(set)
 	if !uid && ns.highest() > s.view.Len() {
 		return nil, bad("No message with that number")
 	}
@@ -188,23 +199,31 @@ func (s *session) resolve(ns numSet, uid bool) []storage.UIDRange {
 }
 
 // mailboxFlags returns the flags that a mailbox knows.
-func mailboxFlags(box storage.Mailbox) []imap.Flag {
-	return imapFlags(covey.Flags{
+func mailboxFlags(box storage.Mailbox) covey.Flags {
+	return covey.Flags{
 		System:   covey.Seen | covey.Answered | covey.Flagged | covey.Deleted | covey.Draft,
 		Keywords: box.Keywords,
-	})
+	}
 }
 
-// imapFlags returns flags as go-imap writes them.
-func imapFlags(f covey.Flags) []imap.Flag {
-	out := make([]imap.Flag, 0, len(f.Keywords)+2)
-	for _, s := range []struct {
+// systemFlags are the flags of RFC 3501 section 2.3.2 that are kept.
+func systemFlags() [5]struct {
+	bit  covey.SystemFlags
+	flag imap.Flag
+} {
+	return [...]struct {
 		bit  covey.SystemFlags
 		flag imap.Flag
 	}{
 		{covey.Answered, imap.FlagAnswered}, {covey.Flagged, imap.FlagFlagged}, {covey.Deleted, imap.FlagDeleted},
 		{covey.Seen, imap.FlagSeen}, {covey.Draft, imap.FlagDraft},
-	} {
+	}
+}
+
+// imapFlags returns flags for go-imap to write.
+func imapFlags(f covey.Flags) []imap.Flag {
+	out := make([]imap.Flag, 0, len(f.Keywords)+6)
+	for _, s := range systemFlags() {
 		if f.System&s.bit != 0 {
 			out = append(out, s.flag)
 		}
@@ -213,6 +232,23 @@ func imapFlags(f covey.Flags) []imap.Flag {
 		out = append(out, imap.Flag(k))
 	}
 	return out
+}
+
+// appendFlags writes flags in parentheses.
+func appendFlags(b []byte, f covey.Flags) []byte {
+	b = append(b, '(')
+	sep := ""
+	for _, s := range systemFlags() {
+		if f.System&s.bit != 0 {
+			b = append(append(b, sep...), s.flag...)
+			sep = " "
+		}
+	}
+	for _, k := range f.Keywords {
+		b = append(append(b, sep...), k...)
+		sep = " "
+	}
+	return append(b, ')')
 }
 
 // storedFlags takes flags from go-imap.

@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"context"
 	"errors"
 
 	"github.com/emersion/go-imap/v2"
@@ -12,12 +13,12 @@ import (
 
 // Poll tells the client what has changed. An error ends the session: it cannot
 // be told what it should know.
-func (s *session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) error {
+func (s *session) Poll(_ *imapserver.UpdateWriter, allowExpunge bool) error {
 	sync := s.g.cmd == "NOOP" || s.g.cmd == "CHECK"
-	return s.poll(w, mailbox.PollOptions{Expunge: allowExpunge, Sync: sync})
+	return s.poll(mailbox.PollOptions{Expunge: allowExpunge, Sync: sync})
 }
 
-func (s *session) poll(w *imapserver.UpdateWriter, o mailbox.PollOptions) error {
+func (s *session) poll(o mailbox.PollOptions) error {
 	if s.view == nil {
 		return nil
 	}
@@ -28,40 +29,48 @@ func (s *session) poll(w *imapserver.UpdateWriter, o mailbox.PollOptions) error 
 		}
 		return errors.Join(err, s.g.farewell(e))
 	}
+	var b []byte
 	if box := s.view.Mailbox(); len(box.Keywords) != s.keywords {
 		s.keywords = len(box.Keywords)
-		if err := w.WriteMailboxFlags(mailboxFlags(box)); err != nil {
-			return err
-		}
+		b = append(appendFlags(append(b, "* FLAGS "...), mailboxFlags(box)), "\r\n"...)
 	}
-	ups := s.pending
+	for _, u := range s.pending {
+		b = appendUpdate(b, u)
+	}
 	s.pending = nil
-	for _, u := range ups {
-		if err := tell(w, u); err != nil {
-			return err
-		}
+	if len(b) == 0 {
+		return nil
 	}
-	return nil
+	_, err := s.g.Write(b)
+	return err
 }
 
 // refresh brings the view up to date and keeps what is to be told. Without
 // o.Expunge no sequence number moves.
 func (s *session) refresh(o mailbox.PollOptions) error {
-	ctx, cancel := s.op()
-	defer cancel()
+	ctx := s.g.ctx
+	if o.Sync {
+		var cancel context.CancelFunc
+		ctx, cancel = s.op()
+		defer cancel()
+	}
 	ups, err := s.view.Poll(ctx, o)
 	s.pending = append(s.pending, ups...)
 	return err
 }
 
-func tell(w *imapserver.UpdateWriter, u mailbox.Update) error {
+// appendUpdate appends the response that tells of an update.
+func appendUpdate(b []byte, u mailbox.Update) []byte {
+	b = append(b, "* "...)
 	switch {
 	case u.Expunge != 0:
-		return w.WriteExpunge(u.Expunge)
+		return append(appendNumber(b, u.Expunge), " EXPUNGE\r\n"...)
 	case u.Exists != 0:
-		return w.WriteNumMessages(u.Exists)
+		return append(appendNumber(b, u.Exists), " EXISTS\r\n"...)
 	}
-	return w.WriteMessageFlags(u.Seq, imap.UID(u.Message.UID), imapFlags(u.Message.Flags))
+	b = append(appendNumber(b, u.Seq), " FETCH (UID "...)
+	b = append(appendNumber(b, uint32(u.Message.UID)), " FLAGS "...)
+	return append(appendFlags(b, u.Message.Flags), ")\r\n"...)
 }
 
 // An idleState is one IDLE.
@@ -99,7 +108,7 @@ func (s *session) endIdle() {
 
 // Idle tells the client of changes until stop is closed, or the guard stops it.
 // go-imap runs it in a goroutine that it does not always wait for.
-func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+func (s *session) Idle(_ *imapserver.UpdateWriter, stop <-chan struct{}) error {
 	s.mu.Lock()
 	i := s.idle
 	if i == nil || i.over || s.closed {
@@ -114,7 +123,7 @@ func (s *session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
 		changed = s.view.Changed()
 	}
 	for sync := true; ; sync = false {
-		if err := s.poll(w, mailbox.PollOptions{Expunge: true, Sync: sync}); err != nil {
+		if err := s.poll(mailbox.PollOptions{Expunge: true, Sync: sync}); err != nil {
 			s.g.abort() // go-imap notices no error of Idle before DONE
 			return err
 		}

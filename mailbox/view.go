@@ -2,6 +2,8 @@ package mailbox
 
 import (
 	"context"
+	"errors"
+	"math"
 	"sync"
 
 	"github.com/covey-mail/covey"
@@ -224,6 +226,53 @@ func (v *View) Store(ctx context.Context, f Flags) (*storage.Result, error) {
 		v.mu.Unlock()
 	}
 	return res, err
+}
+
+// Holds reports whether the messages have the flags already that a Store of f would
+// give them, as of everything committed before the call. A Store can then be left
+// out. With keywords it does not look, and says false.
+func (v *View) Holds(ctx context.Context, f Flags) (bool, error) {
+	if len(f.Flags.Keywords) > 0 {
+		return false, nil
+	}
+	r, err := v.reader(ctx, false)
+	if err != nil {
+		return false, err
+	}
+	before, err := r.Changes(v.a.id, v.at.id, math.MaxInt64)
+	if err != nil {
+		return false, err
+	}
+	err = r.Messages(ctx, storage.Query{Mailbox: v.at.id, UIDs: f.UIDs}, func(m *storage.Message) error {
+		if !f.held(m.Flags) {
+			return errNotHeld
+		}
+		return nil
+	})
+	if errors.Is(err, errNotHeld) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	// Nothing may have happened since that another node has acknowledged.
+	if r, err = v.reader(ctx, true); err != nil {
+		return false, err
+	}
+	after, err := r.Changes(v.a.id, v.at.id, math.MaxInt64)
+	return err == nil && after.Mailbox.HighestModSeq == before.Mailbox.HighestModSeq, err
+}
+
+var errNotHeld = errors.New("message has other flags")
+
+// held reports whether a message with flags m is as f would make it.
+func (f *Flags) held(m covey.Flags) bool {
+	switch f.Op {
+	case storage.AddFlags:
+		return f.Flags.System&^m.System == 0
+	case storage.RemoveFlags:
+		return f.Flags.System&m.System == 0
+	}
+	return f.Flags.System == m.System && len(m.Keywords) == 0
 }
 
 // ExpungeDeleted removes those messages of uids that carry \Deleted. The next

@@ -251,3 +251,58 @@ func (c *client) compare(t *testing.T, seed uint64, v *mailbox.View) {
 		t.Errorf("seed %d: mailbox has %d messages, client believes %d, %v", seed, seq, c.n, err)
 	}
 }
+
+// TestHolds: a change of flags may be left out exactly when it would change nothing.
+func TestHolds(t *testing.T) {
+	c := mailboxtest.New(t, 1)
+	a := account(c)
+	for range 3 {
+		appendTo(t, a, "INBOX", hello)
+	}
+	v := open(t, a, "INBOX")
+	change := func(op storage.FlagOp, system covey.SystemFlags, keywords ...string) mailbox.Flags {
+		return mailbox.Flags{UIDs: v.Span(1, 2), Op: op, Flags: covey.NewFlags(system, keywords...)}
+	}
+	for _, f := range []mailbox.Flags{
+		change(storage.AddFlags, covey.Seen|covey.Flagged),
+		{UIDs: v.Span(2, 2), Op: storage.AddFlags, Flags: covey.NewFlags(0, "Work")},
+	} {
+		if _, err := v.Store(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		f    mailbox.Flags
+		want bool
+	}{
+		{change(storage.AddFlags, covey.Seen), true},
+		{change(storage.AddFlags, covey.Seen|covey.Flagged), true},
+		{change(storage.AddFlags, covey.Seen|covey.Deleted), false},
+		{change(storage.AddFlags, 0), true},
+		{change(storage.AddFlags, covey.Seen, "Work"), false},
+		{change(storage.RemoveFlags, covey.Deleted), true},
+		{change(storage.RemoveFlags, covey.Deleted|covey.Seen), false},
+		{change(storage.SetFlags, covey.Seen|covey.Flagged), false}, // the second has a keyword
+		{mailbox.Flags{UIDs: v.Span(1, 1), Op: storage.SetFlags, Flags: covey.NewFlags(covey.Seen | covey.Flagged)}, true},
+		{mailbox.Flags{UIDs: v.Span(1, 1), Op: storage.SetFlags, Flags: covey.NewFlags(covey.Seen)}, false},
+		{mailbox.Flags{UIDs: v.Span(1, 3), Op: storage.AddFlags, Flags: covey.NewFlags(covey.Seen)}, false},
+	} {
+		before, err := a.Status(t.Context(), "INBOX")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := v.Holds(t.Context(), tt.f)
+		if err != nil || got != tt.want {
+			t.Errorf("%+v: %t, error %v; want %t", tt.f, got, err, tt.want)
+		}
+		if !got {
+			continue
+		}
+		if _, err := v.Store(t.Context(), tt.f); err != nil {
+			t.Fatal(err)
+		}
+		if after, err := a.Status(t.Context(), "INBOX"); err != nil || after.HighestModSeq != before.HighestModSeq {
+			t.Errorf("%+v changed something: MODSEQ %d after %d, error %v", tt.f, after.HighestModSeq, before.HighestModSeq, err)
+		}
+	}
+}

@@ -9,21 +9,9 @@ import (
 // Decode reads what Encode wrote. It keeps nothing of b. What breaks the form or
 // says what cannot be (a part outside the one that holds it) is covey.Corrupt.
 func Decode(b []byte) (*Summary, error) {
-	d := decoder{Reader: wire.NewReader(b)}
-	if v := d.Byte(); v != version {
-		d.Fail("version of summary")
-	}
-	s := &Summary{
-		Size:        d.size(math.MaxInt64),
-		Lines:       d.size(math.MaxInt64),
-		LongestLine: d.size(math.MaxInt64),
-		Flags:       Flags(d.size(math.MaxUint16)),
-		Received:    int(d.size(math.MaxInt32)),
-		FromFields:  int(d.size(math.MaxInt32)),
-		DeliveredTo: d.strings(),
-		Preview:     d.String(),
-	}
-	d.envelope(&s.Header)
+	d := newDecoder(b)
+	s := new(Summary)
+	d.head(s)
 	s.Root = d.part(span{0, s.Size}, 1)
 	if d.Err() == nil && (s.Root.HeaderOffset != 0 || s.Root.end() != s.Size) {
 		d.Fail("part that is not the whole message")
@@ -34,12 +22,47 @@ func Decode(b []byte) (*Summary, error) {
 	return s, nil
 }
 
+// DecodeEnvelope reads the envelope alone of what Encode wrote; what comes after it
+// may be anything.
+func DecodeEnvelope(b []byte) (Envelope, error) {
+	d := newDecoder(b)
+	var s Summary
+	d.head(&s)
+	return s.Header, d.Err()
+}
+
 // A span is the octets from start up to end.
 type span struct{ start, end int64 }
 
 type decoder struct {
 	*wire.Reader
+	text  string // a copy of all that is read, which strings are parts of
 	parts int
+}
+
+func newDecoder(b []byte) decoder { return decoder{Reader: wire.NewReader(b), text: string(b)} }
+
+// String reads a string.
+func (d *decoder) String() string {
+	n := len(d.Bytes())
+	end := len(d.text) - d.Len()
+	return d.text[end-n : end]
+}
+
+// head reads all but the parts.
+func (d *decoder) head(s *Summary) {
+	if v := d.Byte(); v != version {
+		d.Fail("version of summary")
+	}
+	s.Size = d.size(math.MaxInt64)
+	s.Lines = d.size(math.MaxInt64)
+	s.LongestLine = d.size(math.MaxInt64)
+	s.Flags = Flags(d.size(math.MaxUint16))
+	s.Received = int(d.size(math.MaxInt32))
+	s.FromFields = int(d.size(math.MaxInt32))
+	s.DeliveredTo = d.strings()
+	s.Preview = d.String()
+	d.envelope(&s.Header)
 }
 
 // size reads a number from 0 to most.

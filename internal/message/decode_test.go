@@ -60,7 +60,7 @@ func TestDecodeDamaged(t *testing.T) {
 					continue
 				}
 				checkTree(t, s)
-				checkIMAP(t, s)
+				checkSyntax(t, s)
 			}
 		}
 		if _, err := Decode(append(enc, 0)); !errors.Is(err, covey.Corrupt) {

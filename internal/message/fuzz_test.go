@@ -211,7 +211,10 @@ func FuzzDecode(f *testing.F) {
 		}
 		checkTree(t, s)
 		checkCode(t, s)
-		checkIMAP(t, s)
+		checkSyntax(t, s)
+		if e, err := DecodeEnvelope(b); err != nil || !cmp.Equal(e, s.Header) {
+			t.Fatalf("envelope by itself %+v, error %v; with the rest %+v", e, err, s.Header)
+		}
 	})
 }
 

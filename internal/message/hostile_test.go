@@ -92,7 +92,7 @@ func TestHostile_M01_to_M20(t *testing.T) {
 			}
 			checkTree(t, s)
 			checkCode(t, s)
-			checkFetch(t, fetchWire(t, s, "(ENVELOPE BODYSTRUCTURE)"))
+			checkIMAP(t, s)
 			if len(m.data) < 100_000 {
 				checkSections(t, s, m.data)
 			}

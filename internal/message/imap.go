@@ -1,52 +1,60 @@
 package message
 
 import (
+	"cmp"
 	"math"
 	"mime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
-
-	"github.com/emersion/go-imap/v2"
 )
 
-// go-imap writes an envelope's and a structure's strings as they are: quoted, or
-// as a literal where there are 8-bit characters, CR, LF or NUL. Its subject and
-// names it encodes (RFC 2047) unless they are printable ASCII. It panics for a
-// multipart without parts and for a missing extension, takes an address without
-// host for a group, and writes a type that has no envelope or line count as if
-// it needed none. The values made here are such that none of that happens, also
-// from a Summary that did not come from Parse.
+// maxQuoted is the longest string that FETCH quotes, in octets. A longer one is a
+// literal, which every client reads into a buffer of its size.
+const maxQuoted = 4096
 
-// Envelope returns the ENVELOPE of the message. The caller may change it.
-func (s *Summary) Envelope() *imap.Envelope { return s.Header.imap() }
-
-func (e *Envelope) imap() *imap.Envelope {
-	out := &imap.Envelope{
-		Subject:   imapText(e.Subject),
-		From:      imapAddresses(e.From),
-		Sender:    imapAddresses(e.Sender),
-		ReplyTo:   imapAddresses(e.ReplyTo),
-		To:        imapAddresses(e.To),
-		Cc:        imapAddresses(e.Cc),
-		Bcc:       imapAddresses(e.Bcc),
-		InReplyTo: messageIDs(e.InReplyTo),
+// AppendIMAP appends the ENVELOPE (RFC 9051 section 7.5.2) to b. Date, In-Reply-To
+// and Message-ID are as the header has them. Subject and names are as well if they
+// are ASCII, encoded words included; else they are decoded and encoded anew.
+func (e *Envelope) AppendIMAP(b []byte) []byte {
+	sender, replyTo := e.Sender, e.ReplyTo
+	if len(sender) == 0 {
+		sender = e.From
 	}
-	if t, ok := e.Sent(); ok {
-		out.Date = t
+	if len(replyTo) == 0 {
+		replyTo = e.From
 	}
-	if ids := messageIDs(e.MessageID); len(ids) > 0 {
-		out.MessageID = ids[0]
+	b = appendNString(append(b, '('), clean(e.Date))
+	b = appendNString(append(b, ' '), headerText(e.Subject))
+	for _, list := range [...][]Address{e.From, sender, replyTo, e.To, e.Cc, e.Bcc} {
+		b = appendIMAPAddresses(append(b, ' '), list)
 	}
-	return out
+	b = appendNString(append(b, ' '), clean(e.InReplyTo))
+	b = appendNString(append(b, ' '), clean(e.MessageID))
+	return append(b, ')')
 }
 
-// imapText returns a text for go-imap to encode: ASCII as it is, so that encoded
-// words stay, else all of it decoded.
-func imapText(s string) string {
+func appendIMAPAddresses(b []byte, list []Address) []byte {
+	if len(list) == 0 {
+		return append(b, "NIL"...)
+	}
+	b = append(b, '(')
+	for i := range list {
+		b = appendNString(append(b, '('), headerText(list[i].Name))
+		b = appendNString(append(b, " NIL "...), clean(list[i].Mailbox))
+		b = appendNString(append(b, ' '), clean(list[i].Host))
+		b = append(b, ')')
+	}
+	return append(b, ')')
+}
+
+// headerText returns a text of the header in ASCII.
+func headerText(s string) string {
 	if s = clean(s); isASCII(s) {
 		return s
 	}
-	return decodeText(s)
+	return mime.QEncoding.Encode("utf-8", decodeText(s))
 }
 
 func isASCII(s string) bool {
@@ -58,7 +66,8 @@ func isASCII(s string) bool {
 	return true
 }
 
-// clean returns s as valid UTF-8 without control characters.
+// clean returns s as valid UTF-8 without control characters. Parse leaves none;
+// a Summary need not come from there.
 func clean(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i] < ' ' || s[i] >= 0x7f {
@@ -68,135 +77,133 @@ func clean(s string) string {
 	return s
 }
 
-// imapAddresses returns nil for no addresses, so that go-imap puts From where
-// RFC 9051 section 7.5.2 wants it.
-func imapAddresses(list []Address) []imap.Address {
-	if len(list) == 0 {
-		return nil
+// appendNString appends NIL for what is not there, and else a string.
+func appendNString(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "NIL"...)
 	}
-	out := make([]imap.Address, len(list))
-	for i, a := range list {
-		out[i] = imap.Address{Name: imapText(a.Name), Mailbox: clean(a.Mailbox), Host: clean(a.Host)}
-	}
-	return out
+	return appendString(b, s)
 }
 
-// messageIDs returns what stands in angle brackets in a Message-ID or
-// In-Reply-To field; without any, the first word.
-func messageIDs(s string) []string {
-	var ids []string
-	rest := clean(s)
+// appendString appends a string without control characters: quoted, or as a
+// literal where it has 8-bit characters.
+func appendString(b []byte, s string) []byte {
+	if len(s) > maxQuoted || !isASCII(s) {
+		b = strconv.AppendInt(append(b, '{'), int64(len(s)), 10)
+		return append(append(b, "}\r\n"...), s...)
+	}
+	b = append(b, '"')
 	for {
-		_, after, ok := strings.Cut(rest, "<")
-		if !ok {
+		i := strings.IndexAny(s, `"\`)
+		if i < 0 {
 			break
 		}
-		id, next, ok := strings.Cut(after, ">")
-		if !ok {
-			break
-		}
-		if id = strings.TrimSpace(id); id != "" {
-			ids = append(ids, id)
-		}
-		rest = next
+		b = append(append(b, s[:i]...), '\\', s[i])
+		s = s[i+1:]
 	}
-	if ids == nil {
-		if w := strings.Fields(strings.Trim(rest, "<> ")); len(w) > 0 {
-			return w[:1]
-		}
-	}
-	return ids
+	return append(append(b, s...), '"')
 }
 
-// BodyStructure returns the BODYSTRUCTURE of the message, with all extension
-// data. A prefix is header and changes nothing in it. The caller may change it.
-func (s *Summary) BodyStructure() imap.BodyStructure { return s.Root.imap() }
+// AppendBodyStructure appends the BODYSTRUCTURE of the message (RFC 9051 section
+// 7.5.2), with all extension data. A prefix is header and changes nothing in it.
+func (s *Summary) AppendBodyStructure(b []byte) []byte { return s.Root.appendIMAP(b, true) }
 
-func (p *Part) imap() imap.BodyStructure {
+// AppendBody appends what BODY asks for: the same without extension data.
+func (s *Summary) AppendBody(b []byte) []byte { return s.Root.appendIMAP(b, false) }
+
+func (p *Part) appendIMAP(b []byte, extended bool) []byte {
 	kind, subtype, _ := strings.Cut(p.Media, "/")
+	b = append(b, '(')
 	if len(p.Parts) > 0 {
-		return p.imapMulti(clean(subtype))
+		for _, c := range p.Parts {
+			b = c.appendIMAP(b, extended)
+		}
+		b = appendString(append(b, ' '), clean(subtype))
+		if extended {
+			b = appendIMAPParams(append(b, ' '), p.Params)
+		}
+	} else {
+		b = appendString(b, clean(kind))
+		b = appendString(append(b, ' '), clean(subtype))
+		b = p.appendFields(append(b, ' '), kind)
+		b = p.appendOfKind(b, kind, extended)
+		if extended {
+			b = appendNString(append(b, ' '), clean(p.rare().MD5))
+		}
 	}
-	out := &imap.BodyStructureSinglePart{
-		Type:     clean(kind),
-		Subtype:  clean(subtype),
-		Params:   imapParams(p.Params),
-		Encoding: clean(p.Encoding),
-		Size:     uint32(min(p.BodySize, math.MaxUint32)),
-		Extended: new(imap.BodyStructureSinglePartExt),
+	if extended {
+		b = p.rare().appendExtension(b)
 	}
+	return append(b, ')')
+}
+
+// rare returns the rare fields, empty ones if there are none.
+func (p *Part) rare() *Rare {
 	if p.Rare != nil {
-		out.ID = clean(p.Rare.ID)
-		out.Description = imapDescription(p.Rare.Description)
-		out.Extended.Disposition = p.Rare.disposition()
-		out.Extended.Language = p.Rare.languages()
-		out.Extended.Location = clean(p.Rare.Location)
+		return p.Rare
 	}
+	return new(Rare)
+}
+
+// appendFields appends body-fields: parameters, id, description, encoding, size.
+func (p *Part) appendFields(b []byte, kind string) []byte {
+	params := p.Params
+	if kind == "text" && param(params, "charset") == "" { // RFC 2045 section 5.2; clients want it said
+		params = slices.DeleteFunc(slices.Clone(params), func(p Param) bool { return p.Name == "charset" })
+		params = append(params, Param{"charset", "us-ascii"})
+	}
+	b = appendIMAPParams(b, params)
+	b = appendNString(append(b, ' '), clean(p.rare().ID))
+	b = appendNString(append(b, ' '), headerText(p.rare().Description))
+	b = appendString(append(b, ' '), cmp.Or(clean(p.Encoding), "7bit"))
+	return strconv.AppendInt(append(b, ' '), min(p.BodySize, math.MaxUint32), 10)
+}
+
+// appendOfKind appends what messages and texts have beside.
+func (p *Part) appendOfKind(b []byte, kind string, extended bool) []byte {
 	switch {
 	case p.Message != nil:
-		out.MessageRFC822 = &imap.BodyStructureMessageRFC822{
-			Envelope:      p.Message.Header.imap(),
-			BodyStructure: p.Message.Root.imap(),
-			NumLines:      p.Lines,
-		}
-	case kind == "text":
-		out.Text = &imap.BodyStructureText{NumLines: p.Lines}
-		if out.Params["charset"] == "" { // RFC 2045 section 5.2; clients want it said
-			if out.Params == nil {
-				out.Params = make(map[string]string)
-			}
-			out.Params["charset"] = "us-ascii"
-		}
+		b = p.Message.Header.AppendIMAP(append(b, ' '))
+		b = p.Message.Root.appendIMAP(append(b, ' '), extended)
+	case kind != "text":
+		return b
 	}
-	return out
+	return strconv.AppendInt(append(b, ' '), p.Lines, 10)
 }
 
-func (p *Part) imapMulti(subtype string) imap.BodyStructure {
-	out := &imap.BodyStructureMultiPart{
-		Children: make([]imap.BodyStructure, len(p.Parts)),
-		Subtype:  subtype,
-		Extended: &imap.BodyStructureMultiPartExt{Params: imapParams(p.Params)},
-	}
-	for i, c := range p.Parts {
-		out.Children[i] = c.imap()
-	}
-	if p.Rare != nil {
-		out.Extended.Disposition = p.Rare.disposition()
-		out.Extended.Language = p.Rare.languages()
-		out.Extended.Location = clean(p.Rare.Location)
-	}
-	return out
-}
-
-func imapParams(ps []Param) map[string]string {
+func appendIMAPParams(b []byte, ps []Param) []byte {
 	if len(ps) == 0 {
-		return nil
+		return append(b, "NIL"...)
 	}
-	out := make(map[string]string, len(ps))
-	for _, p := range ps {
-		out[clean(p.Name)] = clean(p.Value)
+	sep := byte('(')
+	for i := range ps {
+		b = appendString(append(b, sep), clean(ps[i].Name))
+		b = appendString(append(b, ' '), clean(ps[i].Value))
+		sep = ' '
 	}
-	return out
+	return append(b, ')')
 }
 
-// imapDescription encodes what go-imap does not.
-func imapDescription(s string) string {
-	return mime.QEncoding.Encode("utf-8", imapText(s))
-}
-
-func (r *Rare) disposition() *imap.BodyStructureDisposition {
+// appendExtension appends disposition, language and location.
+func (r *Rare) appendExtension(b []byte) []byte {
 	if r.Disposition == "" {
-		return nil
+		b = append(b, " NIL"...)
+	} else {
+		b = appendString(append(b, " ("...), clean(r.Disposition))
+		b = append(appendIMAPParams(append(b, ' '), r.DispositionParams), ')')
 	}
-	return &imap.BodyStructureDisposition{Value: clean(r.Disposition), Params: imapParams(r.DispositionParams)}
-}
-
-func (r *Rare) languages() []string {
-	var out []string
-	for _, l := range r.Language {
-		out = append(out, clean(l))
+	if len(r.Language) == 0 {
+		b = append(b, " NIL"...)
+	} else {
+		b = append(b, ' ')
+		sep := byte('(')
+		for _, l := range r.Language {
+			b = appendString(append(b, sep), clean(l))
+			sep = ' '
+		}
+		b = append(b, ')')
 	}
-	return out
+	return appendNString(append(b, ' '), clean(r.Location))
 }
 
 // SentOn returns the day of the Date field as it was written, whatever the zone,

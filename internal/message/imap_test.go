@@ -1,78 +1,21 @@
 package message
 
 import (
-	"bufio"
-	"fmt"
-	"io"
-	"log"
-	"net"
 	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
-	"github.com/emersion/go-imap/v2"
-	"github.com/emersion/go-imap/v2/imapserver"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fetchSession is an IMAP session with one mailbox of one message, of which
-// only the summary is known.
-type fetchSession struct {
-	imapserver.Session // what is not called
-	s                  *Summary
-}
-
-func (*fetchSession) Close() error { return nil }
-func (*fetchSession) Select(string, *imap.SelectOptions) (*imap.SelectData, error) {
-	return &imap.SelectData{NumMessages: 1, UIDNext: 2, UIDValidity: 1}, nil
-}
-func (*fetchSession) Poll(*imapserver.UpdateWriter, bool) error { return nil }
-func (f *fetchSession) Fetch(w *imapserver.FetchWriter, _ imap.NumSet, o *imap.FetchOptions) error {
-	m := w.CreateMessage(1)
-	if o.Envelope {
-		m.WriteEnvelope(f.s.Envelope())
-	}
-	if o.BodyStructure != nil {
-		m.WriteBodyStructure(f.s.BodyStructure())
-	}
-	return m.Close()
-}
-
-// fetchWire returns what go-imap's server answers to a FETCH of items.
-func fetchWire(t testing.TB, s *Summary, items string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := imapserver.New(&imapserver.Options{
-		NewSession: func(*imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
-			return &fetchSession{s: s}, &imapserver.GreetingData{PreAuth: true}, nil
-		},
-		Logger: log.New(io.Discard, "", 0),
-	})
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
-	defer func() { srv.Close(); <-done }()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	fmt.Fprintf(c, "a SELECT x\r\nb FETCH 1 %s\r\nc LOGOUT\r\n", items)
-	all, err := io.ReadAll(bufio.NewReader(c))
-	if err != nil {
-		t.Fatalf("read answer: %v", err)
-	}
-	text := string(all)
-	start, end := strings.Index(text, "* 1 FETCH "), strings.Index(text, "b OK")
-	if start < 0 || end < start {
-		t.Fatalf("no answer to FETCH, but %.300q", text)
-	}
-	return text[start:end]
+// fetchWire returns what FETCH says of a message.
+func fetchWire(s *Summary) string {
+	b := s.Header.AppendIMAP([]byte("ENVELOPE "))
+	b = s.AppendBodyStructure(append(b, " BODYSTRUCTURE "...))
+	return string(s.AppendBody(append(b, " BODY "...)))
 }
 
 // The answer as IMAP syntax has it: nil, string, number, list.
@@ -170,24 +113,44 @@ func (r *imapReader) literal() string {
 	return s
 }
 
-// checkFetch fails unless an answer to (ENVELOPE BODYSTRUCTURE) is one by the
-// grammar.
-func checkFetch(t testing.TB, wire string) {
+// checkIMAP fails unless what FETCH says of a message that was parsed is as the
+// grammar has it.
+func checkIMAP(t testing.TB, s *Summary) {
 	t.Helper()
-	rest, ok := strings.CutPrefix(wire, "* 1 FETCH (ENVELOPE ")
-	if !ok {
-		t.Fatalf("answer starts %.80q", wire)
-	}
-	r := &imapReader{t: t, s: rest}
-	checkEnvelope(t, r.value())
-	if r.s, ok = strings.CutPrefix(r.s, " BODYSTRUCTURE "); !ok {
-		t.Fatalf("want BODYSTRUCTURE, have %.80q", r.s)
-	}
-	checkBody(t, r.value())
-	if r.s != ")\r\n" {
+	envelope, structure, body := checkSyntax(t, s)
+	checkEnvelope(t, envelope)
+	checkBody(t, structure, extensionFields)
+	checkBody(t, body, 0)
+}
+
+// checkSyntax fails unless what FETCH says of any Summary is made of IMAP's values.
+func checkSyntax(t testing.TB, s *Summary) (envelope, structure, body any) {
+	t.Helper()
+	r := &imapReader{t: t, s: fetchWire(s)}
+	r.item("ENVELOPE ")
+	envelope = r.value()
+	r.item(" BODYSTRUCTURE ")
+	structure = r.value()
+	r.item(" BODY ")
+	body = r.value()
+	if r.s != "" {
 		t.Fatalf("left over: %.80q", r.s)
 	}
+	return envelope, structure, body
 }
+
+// item reads the name of an item.
+func (r *imapReader) item(name string) {
+	r.t.Helper()
+	rest, ok := strings.CutPrefix(r.s, name)
+	if !ok {
+		r.t.Fatalf("want %q, have %.80q", name, r.s)
+	}
+	r.s = rest
+}
+
+// extensionFields is how many fields of BODYSTRUCTURE are not in BODY.
+const extensionFields = 4
 
 func nstring(t testing.TB, v any) {
 	t.Helper()
@@ -234,7 +197,7 @@ func checkEnvelope(t testing.TB, v any) {
 	}
 }
 
-func checkBody(t testing.TB, v any) {
+func checkBody(t testing.TB, v any, extension int) {
 	t.Helper()
 	b, _ := v.(imapList)
 	if len(b) == 0 {
@@ -246,9 +209,9 @@ func checkBody(t testing.TB, v any) {
 			if _, ok := b[i].(imapList); !ok {
 				break
 			}
-			checkBody(t, b[i])
+			checkBody(t, b[i], extension)
 		}
-		if len(b) != i+5 {
+		if len(b) != i+1+extension {
 			t.Fatalf("multipart with %d parts has %d elements", i, len(b))
 		}
 		if s, ok := b[i].(string); !ok || s == "" {
@@ -256,12 +219,12 @@ func checkBody(t testing.TB, v any) {
 		}
 		return
 	}
-	checkSinglePart(t, b)
+	checkSinglePart(t, b, extension)
 }
 
-func checkSinglePart(t testing.TB, b imapList) {
+func checkSinglePart(t testing.TB, b imapList, extension int) {
 	t.Helper()
-	want := 11 // type, subtype, parameters, id, description, encoding, size, md5, disposition, language, location
+	want := 7 + extension // type, subtype, parameters, id, description, encoding, size
 	kind, sub := b[0].(string), b[1].(string)
 	switch {
 	case kind == "text":
@@ -272,7 +235,7 @@ func checkSinglePart(t testing.TB, b imapList) {
 	case kind == "message" && (sub == "rfc822" || sub == "global"):
 		want += 3
 		checkEnvelope(t, b[7])
-		checkBody(t, b[8])
+		checkBody(t, b[8], extension)
 	}
 	if kind == "" || kind == "multipart" || sub == "" || len(b) != want {
 		t.Fatalf("part %v has %d elements, want %d", b, len(b), want)
@@ -284,66 +247,50 @@ func checkSinglePart(t testing.TB, b imapList) {
 	}
 }
 
-// checkIMAP fails if something in the values for go-imap would make it panic or
-// write what is no syntax. It checks what fetchWire and checkFetch check, but
-// without a connection.
-func checkIMAP(t testing.TB, s *Summary) {
-	t.Helper()
-	checkIMAPEnvelope(t, s.Envelope())
-	checkIMAPBody(t, s.BodyStructure())
-}
-
-func checkStrings(t testing.TB, list ...string) {
-	t.Helper()
-	for _, s := range list {
-		if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			t.Fatalf("string for IMAP: %q", s)
+// TestEnvelopeSyntax is RFC 9051 section 7.5.2 and its grammar, octet by octet.
+func TestEnvelopeSyntax(t *testing.T) {
+	for _, tt := range []struct{ what, header, want string }{
+		{"two addresses", "From: a@b.c, \"D\\\\ \\\"E\" <d@e.f>\r\n",
+			`(NIL NIL ((NIL NIL "a" "b.c")("D\\ \"E" NIL "d" "e.f")) ((NIL NIL "a" "b.c")("D\\ \"E" NIL "d" "e.f")) ((NIL NIL "a" "b.c")("D\\ \"E" NIL "d" "e.f")) NIL NIL NIL NIL NIL)`},
+		{"sender and reply-to", "From: a@b.c\r\nSender: s@b.c\r\nReply-To: r@b.c\r\n",
+			`(NIL NIL ((NIL NIL "a" "b.c")) ((NIL NIL "s" "b.c")) ((NIL NIL "r" "b.c")) NIL NIL NIL NIL NIL)`},
+		{"empty ones", "From: a@b.c\r\nSender:\r\nReply-To: \r\n",
+			`(NIL NIL ((NIL NIL "a" "b.c")) ((NIL NIL "a" "b.c")) ((NIL NIL "a" "b.c")) NIL NIL NIL NIL NIL)`},
+		{"a group", "To: g: a@b.c, d@e.f;, h: ;\r\n",
+			`(NIL NIL NIL NIL NIL ((NIL NIL "g" NIL)(NIL NIL "a" "b.c")(NIL NIL "d" "e.f")(NIL NIL NIL NIL)(NIL NIL "h" NIL)(NIL NIL NIL NIL)) NIL NIL NIL NIL)`},
+		{"dates as they are", "Date: Fri, 2 Jan 26 10:00 +0100 (CET)\r\n", `("Fri, 2 Jan 26 10:00 +0100 (CET)" NIL NIL NIL NIL NIL NIL NIL NIL NIL)`},
+		{"also bad ones", "Date: yesterday\r\n", `("yesterday" NIL NIL NIL NIL NIL NIL NIL NIL NIL)`},
+		{"ids as they are", "Message-ID: no brackets at all\r\nIn-Reply-To: Your message of Monday <1@a>\r\n <2@b>\r\n",
+			`(NIL NIL NIL NIL NIL NIL NIL NIL "Your message of Monday <1@a> <2@b>" "no brackets at all")`},
+		{"encoded words stay", "Subject: =?utf-8?q?caf=C3=A9?= =?x?q?y?=\r\n", `(NIL "=?utf-8?q?caf=C3=A9?= =?x?q?y?=" NIL NIL NIL NIL NIL NIL NIL NIL)`},
+		{"8-bit text becomes them", "Subject: caf\xc3\xa9 =?utf-8?q?=C3=A9?=\r\nTo: \xc3\xa9 <a@b.c>\r\n",
+			`(NIL "=?utf-8?q?caf=C3=A9_=C3=A9?=" NIL NIL NIL (("=?utf-8?q?=C3=A9?=" NIL "a" "b.c")) NIL NIL NIL NIL)`},
+		{"8-bit addresses do not", "To: \xc3\xa9@b.c\r\n", "(NIL NIL NIL NIL NIL ((NIL NIL {2}\r\n\xc3\xa9 \"b.c\")) NIL NIL NIL NIL)"},
+	} {
+		s := mustParse(t, tt.header+"\r\n")
+		if got := string(s.Header.AppendIMAP(nil)); got != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.what, got, tt.want)
+		}
+		e, err := DecodeEnvelope(s.Encode())
+		if got := string(e.AppendIMAP(nil)); err != nil || got != tt.want {
+			t.Errorf("%s, stored: %s, error %v", tt.what, got, err)
 		}
 	}
 }
 
-func checkIMAPEnvelope(t testing.TB, e *imap.Envelope) {
-	t.Helper()
-	checkStrings(t, e.Subject, e.MessageID)
-	checkStrings(t, e.InReplyTo...)
-	if y := e.Date.Year(); !e.Date.IsZero() && (y < minYear || y > maxYear) {
-		t.Fatalf("year %d", y)
-	}
-	for _, l := range [][]imap.Address{e.From, e.Sender, e.ReplyTo, e.To, e.Cc, e.Bcc} {
-		if l != nil && len(l) == 0 {
-			t.Fatal("empty list that is not nil")
-		}
-		for _, a := range l {
-			checkStrings(t, a.Name, a.Mailbox, a.Host)
-		}
-	}
-}
-
-func checkIMAPBody(t testing.TB, bs imap.BodyStructure) {
-	t.Helper()
-	switch b := bs.(type) {
-	case *imap.BodyStructureMultiPart:
-		if len(b.Children) == 0 || b.Extended == nil {
-			t.Fatalf("multipart %+v", b)
-		}
-		checkStrings(t, b.Subtype, b.Extended.Location)
-		for _, c := range b.Children {
-			checkIMAPBody(t, c)
-		}
-	case *imap.BodyStructureSinglePart:
-		if b.Extended == nil || (b.Type == "text") != (b.Text != nil) {
-			t.Fatalf("part %+v", b)
-		}
-		checkStrings(t, b.Type, b.Subtype, b.ID, b.Description, b.Encoding, b.Extended.Location)
-		for k, v := range b.Params {
-			checkStrings(t, k, v)
-		}
-		if isMessage(b.Type+"/"+b.Subtype) != (b.MessageRFC822 != nil) {
-			t.Fatalf("part %+v", b)
-		}
-		if b.MessageRFC822 != nil {
-			checkIMAPEnvelope(t, b.MessageRFC822.Envelope)
-			checkIMAPBody(t, b.MessageRFC822.BodyStructure)
+// TestStructureSyntax is the same of bodies.
+func TestStructureSyntax(t *testing.T) {
+	for _, tt := range []struct{ what, header, want string }{
+		{"nothing given", "", `("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 2 1 NIL NIL NIL NIL)`},
+		{"an empty charset", "Content-Type: text/html; a=b; charset=\r\n", `("text" "html" ("a" "b" "charset" "us-ascii") NIL NIL "7bit" 2 1 NIL NIL NIL NIL)`},
+		{"all there is", "Content-Type: image/png; name=\"a b\"\r\nContent-Transfer-Encoding: BASE64\r\nContent-ID: <i>\r\nContent-Description: \xc3\xa9\r\n" +
+			"Content-MD5: m\r\nContent-Disposition: inline; filename=f; size=1\r\nContent-Language: de, en\r\nContent-Location: l\r\n",
+			`("image" "png" ("name" "a b") "<i>" "=?utf-8?q?=C3=A9?=" "base64" 2 "m" ("inline" ("filename" "f" "size" "1")) ("de" "en") "l")`},
+		{"a disposition alone", "Content-Type: a/b\r\nContent-Disposition: attachment\r\n", `("a" "b" NIL NIL NIL "7bit" 2 NIL ("attachment" NIL) NIL NIL)`},
+	} {
+		s := mustParse(t, tt.header+"\r\n\r\n")
+		if got := string(s.AppendBodyStructure(nil)); got != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.what, got, tt.want)
 		}
 	}
 }

@@ -30,6 +30,13 @@ func (s *Summary) Section(r io.ReaderAt, prefix int, item *imap.FetchItemBodySec
 	return exactly(r, w), w.end - w.start, nil
 }
 
+// Whole returns what BODY[]<partial> asks for of a message of size octets, prefix
+// included. No Summary is needed for it; see Section for the rest.
+func Whole(r io.ReaderAt, size int64, partial *imap.SectionPartial) (io.Reader, int64) {
+	w := cutPartial(span{0, size}, partial)
+	return exactly(r, w), w.end - w.start
+}
+
 // section returns where a section lies, header fields not yet picked.
 func (s *Summary) section(prefix int64, item *imap.FetchItemBodySection) span {
 	part := s.find(item.Part)

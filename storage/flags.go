@@ -114,9 +114,7 @@ func (m *machine) storeOne(mb *mailbox, c *StoreFlags, msg *Message, r *Result) 
 	msg.Flags, msg.ModSeq = flags, r.ModSeq
 	m.t.setFlags(mb.ID, msg)
 	mb.recent.add(msg.ModSeq, msg.UID)
-	if flags.System&covey.Seen == 0 {
-		m.rolls.unseen(mb.ID, msg.UID)
-	}
+	m.rolls.mark(mb.ID, msg.UID, flags.System)
 }
 
 func (c *StoreFlags) result(f covey.Flags) covey.Flags {

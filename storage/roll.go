@@ -20,6 +20,7 @@ const (
 type roll struct {
 	uids []UIDRange // ascending, disjoint, not adjacent
 	seen covey.UID  // all messages below it have \Seen
+	sure bool       // and the message with this UID is there, and has not
 }
 
 // rolls are those of a shard's mailboxes.
@@ -71,13 +72,21 @@ func (l *rolls) remove(id covey.MailboxID, uids []UIDRange) {
 	}
 	l.drop(id)
 	r.uids = Subtract(r.uids, uids)
+	r.sure = false
 	l.keep(id, r)
 }
 
-// unseen notes that a message lost its \Seen.
-func (l *rolls) unseen(id covey.MailboxID, uid covey.UID) {
-	if r := l.of[id]; r != nil {
-		r.seen = min(r.seen, uid)
+// mark notes that a message has \Seen now, or has it no more.
+func (l *rolls) mark(id covey.MailboxID, uid covey.UID, f covey.SystemFlags) {
+	r := l.of[id]
+	if r == nil {
+		return
+	}
+	switch seen := f&covey.Seen != 0; {
+	case !seen && uid <= r.seen:
+		r.seen, r.sure = uid, true
+	case seen && uid == r.seen:
+		r.sure = false
 	}
 }
 
@@ -98,11 +107,17 @@ func (m *machine) view(mb *mailbox) (uids []UIDRange, unseen covey.UID) {
 		return nil, 0
 	}
 	r := m.roll(mb.ID)
-	if mb.Unseen > 0 {
-		unseen = m.t.firstUnseen(mb.ID, r.seen)
-		r.seen = max(r.seen, unseen) // 0 after a fault
+	if mb.Unseen == 0 {
+		return slices.Clone(r.uids), 0
 	}
-	return slices.Clone(r.uids), unseen
+	if !r.sure {
+		first := m.t.firstUnseen(mb.ID, r.seen)
+		if first == 0 { // a fault
+			return nil, 0
+		}
+		r.seen, r.sure = first, true
+	}
+	return slices.Clone(r.uids), r.seen
 }
 
 // checkRolls compares the rolls with the tables.
@@ -113,8 +128,8 @@ func (m *machine) checkRolls(v *violations) {
 		if !slices.Equal(r.uids, m.t.uids(id)) {
 			v.add("mailbox %d: the UIDs in memory are not those of its messages", id)
 		}
-		if first := m.t.firstUnseen(id, 1); first != 0 && first < r.seen {
-			v.add("mailbox %d: message %d is unseen, and %d is taken for the first", id, first, r.seen)
+		if first := m.t.firstUnseen(id, 1); first != 0 && first < r.seen || r.sure && first != r.seen {
+			v.add("mailbox %d: message %d is the first unseen, and %d is taken for it", id, first, r.seen)
 		}
 	}
 	if size != m.rolls.size || size > maxRolls {

@@ -272,3 +272,31 @@ func readSome(t *testing.T, l *Log) {
 		t.Errorf("read: %v", err)
 	}
 }
+
+// Entries that are read keep what was read in memory, so that what lies between
+// them must not be most of it.
+func TestReadsAreMostlyTheGroupsOwn(t *testing.T) {
+	at := func(offset, length uint32) slot { return slot{segment: 1, offset: offset, length: length} }
+	const kib = 1 << 10
+	other, cached, back := at(2*kib, kib), at(2*kib, kib), at(0, kib)
+	other.segment, cached.ent = 2, new(raftpb.Entry)
+	for name, tt := range map[string]struct {
+		slots []slot
+		want  int
+	}{
+		"one":               {[]slot{at(kib, kib)}, 1},
+		"side by side":      {[]slot{at(kib, kib), at(2*kib+recordHeader, kib), at(3*kib+2*recordHeader, kib)}, 3},
+		"half of it others": {[]slot{at(kib, kib), at(3*kib, kib)}, 2},
+		"more than half":    {[]slot{at(kib, kib), at(5*kib, kib)}, 1},
+		"from then on":      {[]slot{at(kib, 2*kib), at(4*kib, kib), at(12*kib, kib)}, 2},
+		"another segment":   {[]slot{at(kib, kib), other}, 1},
+		"in memory":         {[]slot{at(kib, kib), cached}, 1},
+		"behind it":         {[]slot{at(kib, kib), back}, 1},
+		"too much at once":  {[]slot{at(kib, maxRead-2*kib), at(kib+maxRead, 2*kib)}, 1},
+		"longer than that":  {[]slot{at(kib, 2*maxRead), at(2*kib+2*maxRead, kib)}, 1},
+	} {
+		if got := run(tt.slots); got != tt.want {
+			t.Errorf("%s: %d in one read, want %d", name, got, tt.want)
+		}
+	}
+}

@@ -83,13 +83,16 @@ func varintSize(v uint64) uint64 {
 }
 
 // run returns how many slots from the first lie close together on the disk and
-// are not in memory.
+// are not in memory. At least half of what lies between them is theirs: the
+// entries keep all of it in memory, and other groups' may be most of a segment.
 func run(slots []slot) int {
 	first := &slots[0]
+	own := int64(recordHeader) + int64(first.length)
 	for i := 1; i < len(slots); i++ {
 		s := &slots[i]
-		end := int64(s.offset) + recordHeader + int64(s.length)
-		if s.ent != nil || s.segment != first.segment || s.offset < first.offset || end-int64(first.offset) > maxRead {
+		own += recordHeader + int64(s.length)
+		span := int64(s.offset) + recordHeader + int64(s.length) - int64(first.offset)
+		if s.ent != nil || s.segment != first.segment || s.offset < first.offset || span > min(maxRead, 2*own) {
 			return i
 		}
 	}

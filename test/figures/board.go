@@ -117,7 +117,7 @@ func (b *board) one(ctx context.Context, c contest, name string, p bench.Protoco
 	if cfg.UserPattern == readerPattern {
 		cfg.Users = b.readers
 	}
-	if round == 0 { // it does not change from round to round
+	if round == 0 && !b.short { // it does not change from round to round
 		cfg.Ceiling = min(b.duration, 3*time.Second)
 	}
 	b.say("round %d of %d: %s: %s", round+1, b.rounds, c.name, name)
@@ -144,6 +144,12 @@ func (b *board) median(contest, server string, value func(*bench.Result) float64
 	return (all[len(all)/2] + all[(len(all)-1)/2]) / 2
 }
 
+// rates returns the medians of the peer and of Covey, 0 for one that was left out.
+func (b *board) rates(c contest) [2]float64 {
+	rate := func(r *bench.Result) float64 { return r.Rate }
+	return [2]float64{b.median(c.name, c.peer, rate), b.median(c.name, "covey", rate)}
+}
+
 // print writes the table, and the entries to the file asked for.
 func (b *board) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
@@ -155,12 +161,12 @@ func (b *board) print(w io.Writer) error {
 		row := func(value func(*bench.Result) float64) (peer, covey float64) {
 			return b.median(c.name, c.peer, value), b.median(c.name, "covey", value)
 		}
-		peer, covey := row(func(r *bench.Result) float64 { return r.Rate })
+		rate := b.rates(c)
 		peerCPU, coveyCPU := row(func(r *bench.Result) float64 { return r.Server.CPUMicros })
 		peerOut, coveyOut := row(func(r *bench.Result) float64 { return r.Server.Written })
 		peerP99, coveyP99 := row(func(r *bench.Result) float64 { return r.Latency.P99 })
 		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f\t%.2f\t%g\t%.0f\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t\n",
-			c.name, c.peer, peer, covey, covey/peer, c.goal, peerCPU, coveyCPU, peerOut, coveyOut, peerP99, coveyP99)
+			c.name, c.peer, rate[0], rate[1], rate[1]/rate[0], c.goal, peerCPU, coveyCPU, peerOut, coveyOut, peerP99, coveyP99)
 	}
 	if err := t.Flush(); err != nil {
 		return err

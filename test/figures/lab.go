@@ -110,19 +110,6 @@ func procField(name, field, otherwise string) string {
 	return otherwise
 }
 
-// resident returns the memory of a process, in bytes.
-func resident(pid int) (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0, err
-	}
-	var size, pages int64
-	if _, err := fmt.Sscan(string(text), &size, &pages); err != nil {
-		return 0, fmt.Errorf("memory of process %d: %w", pid, err)
-	}
-	return pages * int64(os.Getpagesize()), nil
-}
-
 // A lab is what a row works with. Its folder is removed afterwards.
 type lab struct {
 	options

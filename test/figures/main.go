@@ -4,6 +4,7 @@
 //	go run ./test/figures ROW [flags]     one row
 //	go run ./test/figures all [flags]     every row in order
 //	go run ./test/figures peers [flags]   Covey beside smtp-sink and Dovecot
+//	go run ./test/figures chart           draws what peers -json wrote
 //
 // All servers run on loopback, with their data in a temporary folder that is
 // removed afterwards; what it starts it stops. It prints the machine, the
@@ -56,8 +57,11 @@ func command(ctx context.Context, args []string, w io.Writer) error {
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" {
 		return usage(w)
 	}
-	if args[0] == discardCommand && len(args) == 2 {
+	switch {
+	case args[0] == discardCommand && len(args) == 2:
 		return discard(ctx, args[1])
+	case args[0] == "chart":
+		return chart(args[1:])
 	}
 	o, err := parse(args[0], args[1:])
 	if err != nil {
@@ -116,5 +120,6 @@ func usage(w io.Writer) error {
 	}
 	fmt.Fprintf(t, "  all\tall of them in turn\n")
 	fmt.Fprintf(t, "  peers\tthe same load on Covey, Postfix's smtp-sink and Dovecot\n")
+	fmt.Fprintf(t, "  chart\ta drawing of what peers -json wrote\n")
 	return t.Flush()
 }

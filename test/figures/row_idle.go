@@ -61,13 +61,13 @@ func runIdle(ctx context.Context, l *lab) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	per := func(n int64) float64 { return float64(n-before) / float64(len(accounts)) / 1024 }
+	per := func(mib float64) float64 { return (mib - before) * 1024 / float64(len(accounts)) }
 	return []figure{
 		{Name: "a session, selected and silent", Value: per(selected), Unit: "KiB", Goal: 48, Most: true, Note: fmt.Sprintf("%d sessions, TLS, a mailbox of %d messages each", len(accounts), idleMail)},
 		{Name: "a session in IDLE", Value: per(idling), Unit: "KiB", Goal: 48, Most: true, Note: "the same sessions"},
-		{Name: "the node without them", Value: float64(before) / (1 << 20), Unit: "MiB"},
-		{Name: "the node with them, silent", Value: float64(selected) / (1 << 20), Unit: "MiB"},
-		{Name: "the node with them, in IDLE", Value: float64(idling) / (1 << 20), Unit: "MiB"},
+		{Name: "the node without them", Value: before, Unit: "MiB"},
+		{Name: "the node with them, silent", Value: selected, Unit: "MiB"},
+		{Name: "the node with them, in IDLE", Value: idling, Unit: "MiB"},
 	}, nil
 }
 
@@ -87,8 +87,8 @@ func (t *idleTest) fillAndRestart(ctx context.Context, accounts []account) error
 }
 
 // settle waits until the node's memory has stopped falling and returns the least
-// that it was.
-func (t *idleTest) settle(ctx context.Context) (int64, error) {
+// that it was, in MiB.
+func (t *idleTest) settle(ctx context.Context) (float64, error) {
 	t.say("waiting until the node's memory falls no more")
 	quiet := settled
 	if t.short {
@@ -96,7 +96,7 @@ func (t *idleTest) settle(ctx context.Context) (int64, error) {
 	}
 	tick := time.NewTicker(quiet / 130)
 	defer tick.Stop()
-	least, err := resident(t.node.pid)
+	least, _, err := memoryOf(t.node.pid)
 	if err != nil {
 		return 0, err
 	}
@@ -107,11 +107,11 @@ func (t *idleTest) settle(ctx context.Context) (int64, error) {
 			return 0, ctx.Err()
 		case <-tick.C:
 		}
-		now, err := resident(t.node.pid)
+		now, _, err := memoryOf(t.node.pid)
 		if err != nil {
 			return 0, err
 		}
-		if now < least-least/100 {
+		if now < 0.99*least {
 			since = time.Now()
 		}
 		least = min(least, now)

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/covey-mail/covey/bench"
 )
 
 var latencyRow = row{
@@ -37,7 +40,7 @@ func runLatency(ctx context.Context, l *lab) ([]figure, error) {
 	if _, err := l.load(ctx, warm); err != nil {
 		return nil, err
 	}
-	before, err := syncedWrites(l.dir)
+	before, err := syncedWrites(l.dir, syncWrites)
 	if err != nil {
 		return nil, err
 	}
@@ -48,11 +51,15 @@ func runLatency(ctx context.Context, l *lab) ([]figure, error) {
 	if res.Overflow > 0 {
 		return nil, fmt.Errorf("%d messages were never sent: the server does not keep up with %d/s", res.Overflow, latencyRate)
 	}
-	after, err := syncedWrites(l.dir)
+	after, err := syncedWrites(l.dir, syncWrites)
 	if err != nil {
 		return nil, err
 	}
-	once := middle(append(before, after...))
+	return latencyFigures(res, before, after), nil
+}
+
+func latencyFigures(res *bench.Result, before, after []float64) []figure {
+	once := middle(slices.Concat(before, after))
 	return []figure{
 		{Name: "p50 over one write", Value: res.Accept.P50 / once, Goal: 5, Most: true, Note: fmt.Sprintf("%d messages in %.0f s", res.Done, res.Seconds)},
 		{Name: "p99 over one write", Value: res.Accept.P99 / once, Goal: 20, Most: true},
@@ -61,12 +68,12 @@ func runLatency(ctx context.Context, l *lab) ([]figure, error) {
 		{Name: "end of DATA to 250, p99", Value: res.Accept.P99, Unit: "ms"},
 		{Name: "end of DATA to 250, p99.9", Value: res.Accept.P999, Unit: "ms"},
 		{Name: "whole message from its planned start, p99", Value: res.Latency.P99, Unit: "ms", Note: "three round trips more"},
-	}, nil
+	}
 }
 
-// syncedWrites appends 8 KiB to a file and syncs it, again and again, and returns
-// how many milliseconds each took.
-func syncedWrites(dir string) (took []float64, err error) {
+// syncedWrites appends 8 KiB to a file and syncs it, n times, and returns how many
+// milliseconds each took.
+func syncedWrites(dir string, n int) (took []float64, err error) {
 	name := filepath.Join(dir, "appended")
 	f, err := os.Create(name)
 	if err != nil {
@@ -74,8 +81,8 @@ func syncedWrites(dir string) (took []float64, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(name)) }()
 	block := make([]byte, messageSize)
-	for i := range syncWrites {
-		block[i]++ // no two are the same
+	for i := range n {
+		block[i%len(block)]++ // no two are the same
 		began := time.Now()
 		if _, err := f.WriteAt(block, int64(i)*messageSize); err != nil {
 			return nil, err

@@ -121,13 +121,17 @@ func (l *lab) startCrashed(ctx context.Context, store *filledStore) (starting, e
 
 // memoryOf returns what is resident of a process and what was at most, in MiB.
 func memoryOf(pid int) (resident, peak float64, err error) {
-	for field, to := range map[string]*float64{"VmRSS": &resident, "VmHWM": &peak} {
-		text, _, _ := strings.Cut(procField(fmt.Sprintf("/proc/%d/status", pid), field, ""), " ")
+	// The peak last, so that it is not less.
+	for _, read := range []struct {
+		field string
+		to    *float64
+	}{{"VmRSS", &resident}, {"VmHWM", &peak}} {
+		text, _, _ := strings.Cut(procField(fmt.Sprintf("/proc/%d/status", pid), read.field, ""), " ")
 		kib, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return 0, 0, fmt.Errorf("memory of process %d: %s is %q", pid, field, text)
+			return 0, 0, fmt.Errorf("memory of process %d: %s is %q", pid, read.field, text)
 		}
-		*to = float64(kib) / 1024
+		*read.to = float64(kib) / 1024
 	}
 	return resident, peak, nil
 }

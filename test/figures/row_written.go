@@ -38,7 +38,9 @@ func runWritten(ctx context.Context, l *lab) ([]figure, error) {
 		return list, nil
 	}
 	theirs, err := l.writing(ctx, dovecot, bench.LMTP, len(accounts))
-	return append(list, theirs.figures("Dovecot")...), err
+	beside := theirs.figures("Dovecot")
+	beside[0].Note += "; a first message makes its mailbox, and most are: peers shows what others cost"
+	return append(list, beside...), err
 }
 
 // writes is what a server wrote for a load, as multiples of the messages' size.
@@ -81,12 +83,11 @@ func (l *lab) writing(ctx context.Context, s *server, p bench.Protocol, accounts
 	s.stop()
 	unix.Sync()
 	size := float64(res.Done) * messageSize
-	w := writes{messages: res.Done, disk: -1, load: float64(after-before) / size, life: float64(writtenInLife(s.state())-before) / size}
+	// A server of many processes may end before it has waited for all of them.
+	life := max(writtenInLife(s.state()), after)
+	w := writes{messages: res.Done, disk: -1, load: float64(after-before) / size, life: float64(life-before) / size}
 	if end := diskWrites(s.dir); disk >= 0 && end >= 0 {
 		w.disk = float64(end-disk) / size
-	}
-	if w.life < w.load {
-		return w, fmt.Errorf("%s wrote %.2f times the size of the mail until it ended, but %.2f before", s.name, w.life, w.load)
 	}
 	return w, nil
 }

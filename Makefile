@@ -5,7 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 5s
 ROUNDS ?= 20
 
-.PHONY: build test race check fuzz bench bench-peers scenarios powercut nightly
+.PHONY: build test race check fuzz bench bench-peers bench-rows bench-rows-short scenarios powercut nightly
 
 build:
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
@@ -33,6 +33,16 @@ bench:
 # make bench-peers PEERS='-rounds 1 -duration 2s -readers 256'
 bench-peers:
 	go run ./test/figures peers $(PEERS)
+
+# Every other row of docs/performance.md; a run that was broken off goes on from
+# the file. One row: go run ./test/figures NAME
+bench-rows:
+	go run ./test/figures all -json figures.json $(ROWS)
+
+# That both work, in seconds: their figures mean nothing.
+bench-rows-short:
+	go run ./test/figures all -short
+	go run ./test/figures peers -short
 
 # The real binary with real clients: curl, swaks, mbsync, Python's libraries.
 scenarios:

@@ -59,14 +59,22 @@ func (s *session) widen() error {
 	if err := s.w.Flush(); err != nil {
 		return ending("connection lost")
 	}
-	s.w = bufio.NewWriterSize(s.conn, sendBuffer)
+	s.w = s.srv.writers.Get().(*bufio.Writer)
+	s.w.Reset(s.conn)
 	return nil
 }
 
-// open finds the bytes of message n.
+// narrow gives back what widen took. Nothing is written after it.
+func (s *session) narrow() {
+	if s.w.Size() >= sendBuffer {
+		s.w.Reset(nil)
+		s.srv.writers.Put(s.w)
+		s.w = nil
+	}
+}
+
+// open finds the bytes of message n. It waits for nobody.
 func (s *session) open(ctx context.Context, n uint32) (*mailbox.Content, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTime)
-	defer cancel()
 	m, err := s.drop.message(ctx, n)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@
 package pop3d
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -115,6 +116,7 @@ func (cfg Config) validate() (Config, error) {
 type Server struct {
 	cfg     Config
 	buffers sync.Pool          // *[]byte of bufferSize, for sending messages
+	writers sync.Pool          // *bufio.Writer of sendBuffer
 	ctx     context.Context    // of all sessions; ends with Close
 	cancel  context.CancelFunc // ends ctx
 	stop    chan struct{}      // closed by Shutdown and Close
@@ -140,6 +142,7 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		cfg: cfg, ctx: ctx, cancel: cancel,
 		buffers:   sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
+		writers:   sync.Pool{New: func() any { return bufio.NewWriterSize(nil, sendBuffer) }},
 		stop:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		sessions:  make(map[*session]covey.ShardID),

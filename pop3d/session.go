@@ -96,6 +96,7 @@ func (s *session) limits(session time.Duration) serve.Limits {
 func (s *session) finish() {
 	s.leave()
 	_ = s.conn.Close() // there is nobody left to tell
+	s.narrow()
 	s.log.Info("session", "reason", s.reason, "account", s.account.Address.String(), "tls", s.tls, "commands", s.commands,
 		"failures", s.failures, "retrieved", s.retrieved, "octets", s.octets, "removed", s.removed,
 		"took", time.Since(s.begun).Round(time.Millisecond))

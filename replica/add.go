@@ -38,6 +38,8 @@ func (h *Host) Add(id covey.ShardID, sm StateMachine, voters []covey.NodeID) err
 		out:     h.cfg.Logger.With("shard", uint32(id)),
 		waiting: map[uint64]*proposal{},
 		heard:   map[covey.NodeID]uint64{},
+		since:   map[covey.NodeID]uint64{},
+		forward: slices.Contains(h.cfg.Forward, id),
 	}
 	if err := g.open(voters); err != nil {
 		return fmt.Errorf("add shard %d: %w", id, err)
@@ -55,21 +57,30 @@ func (h *Host) Add(id covey.ShardID, sm StateMachine, voters []covey.NodeID) err
 // joined tells the loop of a group that was added.
 type joined struct{ group *group }
 
-// handle sets the group's applier going, and has a node that is the whole group
-// elect itself at once: nobody can object.
+// handle sets the group's applier going.
 func (j joined) handle(l *loop) {
 	g := j.group
 	l.groups = append(l.groups, g)
 	l.appliers.Go(g.applyAll)
 	g.dueAt = l.ticks + l.checkpointTicks()
+	l.elect(g)
+	l.mark(g)
+}
+
+// elect has a node that is the whole group elect itself at once: nobody can
+// object. The core refuses while a change of members is not applied.
+func (l *loop) elect(g *group) {
+	if g.lead != 0 || !g.solo() {
+		return
+	}
 	l.guard(g, func() {
-		if g.solo() {
-			if err := g.rn.Campaign(); err != nil {
-				g.out.Warn("campaign", "error", err)
-			}
+		if g.rn.BasicStatus().RaftState != raft.StateFollower {
+			return
+		}
+		if err := g.rn.Campaign(); err != nil {
+			g.out.Warn("campaign", "error", err)
 		}
 	})
-	l.mark(g)
 }
 
 // drop leaves the group to Run, which closes it.

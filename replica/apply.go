@@ -32,6 +32,7 @@ func (a applied) handle(l *loop) {
 	for _, m := range a.responses {
 		l.step(a.group, m)
 	}
+	l.elect(a.group)
 }
 
 // handToApply queues committed entries for the state machine. The core bounds

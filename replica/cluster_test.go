@@ -113,6 +113,14 @@ func (f *gatedFile) Sync() error {
 // newCluster starts n nodes of which the first voters vote in every group.
 func newCluster(t *testing.T, seed uint64, n, voters, groups int) *cluster {
 	t.Helper()
+	c := prepareCluster(t, seed, n, voters, groups)
+	c.start()
+	return c
+}
+
+// prepareCluster is newCluster as far as before the start.
+func prepareCluster(t *testing.T, seed uint64, n, voters, groups int) *cluster {
+	t.Helper()
 	c := &cluster{t: t, net: simnet.New[[]Message](seed, simnet.Weather{MinDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond}), groups: groups}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -128,14 +136,25 @@ func newCluster(t *testing.T, seed uint64, n, voters, groups int) *cluster {
 			c.voters = append(c.voters, p.id)
 		}
 	}
+	return c
+}
+
+func (c *cluster) start() {
+	c.t.Helper()
 	for _, p := range c.nodes {
 		p.start()
 	}
-	return c
 }
 
 // start starts a node on what its disk holds.
 func (p *peer) start() {
+	p.c.t.Helper()
+	p.prepare()
+	p.run()
+}
+
+// prepare is start as far as before Run.
+func (p *peer) prepare() {
 	t := p.c.t
 	t.Helper()
 	p.gate = &syncGate{FS: p.disk}
@@ -152,7 +171,10 @@ func (p *peer) start() {
 			p.add(covey.ShardID(i))
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+}
+
+func (p *peer) run() {
+	ctx, cancel := context.WithCancel(p.c.t.Context())
 	p.cancel, p.ended = cancel, make(chan error, 1)
 	host, ended := p.host, p.ended
 	go func() { ended <- host.Run(ctx) }()
@@ -625,77 +647,4 @@ func TestTransferAndShutDown(t *testing.T) {
 		next.start()
 		c.agree(0)
 	})
-}
-
-func TestChangeMembers(t *testing.T) {
-	inCluster(t, 4, 3, func(c *cluster) {
-		leader := c.leader(0, 1, 2, 3)
-		leader.mustPropose(0, "one")
-		gone := c.others(leader.id)[0]
-		change := func(want covey.Kind, changes ...MemberChange) {
-			c.t.Helper()
-			err := leader.host.ChangeMembers(c.t.Context(), 0, changes)
-			if (err == nil) != (want == covey.Internal) || err != nil && covey.KindOf(err) != want {
-				c.t.Fatalf("ChangeMembers(%v): %v", changes, err)
-			}
-		}
-		change(covey.Invalid)
-		change(covey.Invalid, MemberChange{4, 9})
-		change(covey.Invalid, MemberChange{0, Voter})
-		change(covey.Invalid, MemberChange{leader.id, Learner})
-		change(covey.Internal, MemberChange{4, Learner})
-		leader.mustPropose(0, "two")
-		change(covey.Internal, MemberChange{4, Voter}, MemberChange{gone, Removed})
-		leader.mustPropose(0, "three")
-		c.waitFor("news at node 4", func() bool { return len(c.node(4).machines[0].now().Commands) == 3 })
-		status := c.node(4).host.Status()[0]
-		want := c.others(gone)
-		if diff := cmp.Diff(want, status.Voters); diff != "" {
-			c.t.Errorf("voters at node 4 (-want +got):\n%s", diff)
-		}
-		c.node(gone).crash(0)
-
-		// The membership survives, and the changes are not made again although
-		// the state machines start from nothing.
-		var made countingHandler
-		c.cfg.Logger = slog.New(&made)
-		for _, id := range want {
-			c.node(id).crash(uint64(id))
-		}
-		for _, id := range want {
-			c.node(id).start()
-		}
-		c.leader(0, want...).mustPropose(0, "four")
-		if diff := cmp.Diff([]string{"one", "two", "three", "four"}, c.agree(0).Commands); diff != "" {
-			c.t.Errorf("applied (-want +got):\n%s", diff)
-		}
-		if n := made.count("members"); n != 0 {
-			c.t.Errorf("%d changes of members were made again", n)
-		}
-	})
-}
-
-// A countingHandler counts log lines by their text.
-type countingHandler struct {
-	slog.Handler
-	mu    sync.Mutex
-	lines map[string]int
-}
-
-func (h *countingHandler) Enabled(context.Context, slog.Level) bool { return true }
-func (h *countingHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
-func (h *countingHandler) Handle(_ context.Context, r slog.Record) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.lines == nil {
-		h.lines = map[string]int{}
-	}
-	h.lines[r.Message]++
-	return nil
-}
-
-func (h *countingHandler) count(line string) int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.lines[line]
 }

@@ -2,10 +2,10 @@ package replica
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/snapshot"
@@ -77,12 +77,6 @@ type Snapshotter interface {
 	Installed() []byte
 }
 
-// A Message is one Raft message of one group.
-type Message struct {
-	Group   covey.ShardID
-	Message *raftpb.Message // shared with the log's cache: not to be changed
-}
-
 // A Transport carries messages to the other nodes.
 type Transport interface {
 	// Send passes messages on in order or drops some or all of them; it never
@@ -101,6 +95,10 @@ type Config struct {
 	Tick           time.Duration // Raft's clock; 100 ms
 	ElectionTicks  int           // ticks without a leader before an election; 10
 	HeartbeatTicks int           // ticks between a leader's heartbeats; 1
+
+	// Forward has the groups whose members send proposals to the leader. In others
+	// only the leader takes them, and the refusal says who leads.
+	Forward []covey.ShardID
 
 	// What may wait, for each group. A leader refuses more with Unavailable.
 	MaxProposals     int   // proposals not yet answered; 8,192
@@ -166,6 +164,7 @@ func (c *Config) fill() error {
 		c.CheckpointEvery < 0 || c.CheckpointBytes < 0 {
 		return covey.Errorf(covey.Invalid, "replica: a bound is negative")
 	}
+	c.Forward = slices.Clone(c.Forward)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -22,6 +22,8 @@ type group struct {
 	work *queue[work]
 	out  *slog.Logger
 
+	forward bool // proposals go to the leader, whoever that is
+
 	sinceCheckpoint atomic.Int64 // bytes applied since the last checkpoint
 	covered         uint64       // the state lacks no command up to this index; of the applier
 	closed          bool         // the state machine is; of the applier, and of Run after it
@@ -41,6 +43,10 @@ type group struct {
 	hard       *raftpb.HardState // not yet in a batch
 	hardMarked bool              // is in loop.hard
 	proposals  []*proposal       // waiting to be stepped
+	asked      []*proposal       // sent to the leader, which has not answered
+	seen       seen
+	since      map[covey.NodeID]uint64 // while this node leads: index of the change that made a node a member in this term
+	life       life
 	reads      readRounds
 	change     *change                 // the membership change under way
 	holding    int                     // works held until a membership is on disk

@@ -8,6 +8,7 @@ import (
 
 // inbound is what a peer sent.
 type inbound struct {
+	from     covey.NodeID
 	messages []arrival
 	bytes    int64
 }
@@ -27,7 +28,7 @@ func (h *Host) Step(from covey.NodeID, messages []Message) {
 	size := int64(0)
 	for _, m := range messages {
 		g, err := h.group(m.Group)
-		if !h.acceptable(from, m.Message) {
+		if !h.acceptable(from, m) {
 			err = covey.Invalid
 		} else if err != nil && h.cfg.Unknown != nil {
 			h.cfg.Unknown(m.Group, from)
@@ -37,7 +38,7 @@ func (h *Host) Step(from covey.NodeID, messages []Message) {
 			continue
 		}
 		kept = append(kept, arrival{g, m})
-		size += messageBytes(m.Message)
+		size += messageBytes(m)
 	}
 	if len(kept) == 0 {
 		return
@@ -47,31 +48,68 @@ func (h *Host) Step(from covey.NodeID, messages []Message) {
 		h.metrics.inboundDropped.Add(float64(len(kept)))
 		return
 	}
-	h.events.put(inbound{kept, size})
+	h.events.put(inbound{from, kept, size})
 }
 
 func (i inbound) handle(l *loop) {
 	l.h.inbound.Add(-i.bytes)
 	for _, m := range i.messages {
-		l.step(m.group, m.Message.Message)
+		l.arrived(m.group, i.from, m.Message)
+	}
+}
+
+func (l *loop) arrived(g *group, from covey.NodeID, m Message) {
+	switch {
+	case m.Proposal != nil:
+		l.proposed(g, from, m.Proposal)
+	case m.Answer != nil:
+		g.answered(from, m.Answer)
+	case !g.ofThisLife(from, m):
+		l.h.metrics.inboundDropped.Inc()
+	case m.Message.GetType() == raftpb.MsgReadIndex && g.solo() && !g.current():
+		// The core would answer at once, with a commit index that may be older than
+		// what this node acknowledged before its last start. A learner asks again.
+	case m.Message.GetType() == raftpb.MsgAppResp && m.Message.GetTerm() == g.term && m.Message.GetIndex() == 0 && !m.Message.GetReject():
+		// A follower's answer to what this node sent in an earlier term. The core
+		// would take it for an acknowledgement of nothing, and go back to the
+		// beginning of its log or, where that is gone, to a copy of the state.
+	default:
+		l.step(g, m.Message)
 	}
 }
 
 func (inbound) drop(*loop) {}
 
 // messageBytes is about what a message takes in memory.
-func messageBytes(m *raftpb.Message) int64 {
-	n := int64(128 + len(m.GetContext()))
-	for _, e := range m.GetEntries() {
+func messageBytes(m Message) int64 {
+	n := int64(128 + len(m.Message.GetContext()))
+	if m.Proposal != nil {
+		n += int64(len(m.Proposal.Data))
+	}
+	for _, e := range m.Message.GetEntries() {
 		n += int64(64 + len(e.GetData()))
 	}
 	return n
 }
 
-// acceptable reports whether a message may be shown to the Raft core, which
+// acceptable reports whether a message makes sense.
+func (h *Host) acceptable(from covey.NodeID, m Message) bool {
+	switch {
+	case from == 0 || from == h.cfg.Node:
+		return false
+	case m.Message != nil:
+		return m.Proposal == nil && m.Answer == nil && h.steppable(from, m.Message)
+	case m.Proposal != nil:
+		n := len(m.Proposal.Data)
+		return m.Answer == nil && m.Proposal.Term != 0 && n > frameSize && n <= frameSize+MaxCommand
+	}
+	return m.Answer != nil && m.Answer.Term != 0
+}
+
+// steppable reports whether a message may be shown to the Raft core, which
 // panics over some that no sound peer sends.
-func (h *Host) acceptable(from covey.NodeID, m *raftpb.Message) bool {
-	if m == nil || m.GetFrom() != uint64(from) || m.GetTo() != uint64(h.cfg.Node) || from == h.cfg.Node || from == 0 {
+func (h *Host) steppable(from covey.NodeID, m *raftpb.Message) bool {
+	if m.GetFrom() != uint64(from) || m.GetTo() != uint64(h.cfg.Node) {
 		return false
 	}
 	if m.GetSnapshot().GetMetadata().GetIndex() != 0 || len(m.GetResponses()) != 0 {
@@ -88,8 +126,8 @@ func (h *Host) acceptable(from covey.NodeID, m *raftpb.Message) bool {
 		raftpb.MsgPreVote, raftpb.MsgPreVoteResp, raftpb.MsgTimeoutNow:
 		return m.GetTerm() != 0 && len(m.GetEntries()) == 0
 	}
-	// Proposals are not forwarded, snapshots not taken in, and the rest is
-	// between a core and its own host.
+	// Proposals are not forwarded by the core, snapshots not taken in, and the rest
+	// is between a core and its own host.
 	return false
 }
 

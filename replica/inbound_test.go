@@ -67,7 +67,7 @@ func TestAcceptable(t *testing.T) {
 		{"short heartbeat context", message(raftpb.MsgHeartbeatResp, func(m *raftpb.Message) { m.Context = []byte{1} }), false},
 	}
 	for _, test := range tests {
-		if got := h.acceptable(2, test.m); got != test.want {
+		if got := h.acceptable(2, Message{Message: test.m}); got != test.want {
 			t.Errorf("%s: acceptable = %t", test.name, got)
 		}
 	}

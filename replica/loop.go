@@ -134,7 +134,7 @@ func (l *loop) bury(g *group) {
 	err := covey.Errorf(covey.Unavailable, "shard %d has stopped: %w", g.id, g.fault())
 	g.failReads(err)
 	g.endChange(err)
-	g.proposals = nil // answered by fail
+	g.proposals, g.asked = nil, nil // answered by fail
 	g.lead, g.leads = 0, false
 	g.publish()
 	l.announce(g)
@@ -147,12 +147,12 @@ func (l *loop) advance() {
 		l.dirty = l.dirty[:len(l.dirty)-1]
 		g.dirty = false
 		l.guard(g, func() {
-			g.stepProposals()
+			l.stepProposals(g)
 			g.startRead(l.ticks)
 			for g.rn.HasReady() {
 				l.process(g, g.rn.Ready())
 				// A leader may just have been found for what waits.
-				g.stepProposals()
+				l.stepProposals(g)
 				g.startRead(l.ticks)
 			}
 		})
@@ -170,7 +170,10 @@ func (l *loop) process(g *group, rd raft.Ready) {
 	if rd.SoftState != nil {
 		l.led(g, rd.SoftState)
 	}
-	g.noteEntries(rd.Entries)
+	if g.announced != (Leadership{g.id, g.lead, g.term}) {
+		g.leaderLost(l.ticks + 2*uint64(l.h.cfg.ElectionTicks))
+	}
+	l.noteEntries(g, rd.Entries)
 	g.changeLogged(rd.Entries)
 	// Before anything is handed out that could be acknowledged.
 	g.publish()
@@ -200,6 +203,8 @@ func (l *loop) led(g *group, s *raft.SoftState) {
 	if leads && !g.leads {
 		g.termStart = 0
 		clear(g.heard)
+		clear(g.since)
+		g.seen.reset(g.term)
 	}
 	if !leads && g.leads {
 		g.lostAt = l.ticks
@@ -211,7 +216,7 @@ func (l *loop) led(g *group, s *raft.SoftState) {
 
 func (l *loop) post(g *group, m *raftpb.Message) {
 	to := covey.NodeID(m.GetTo())
-	l.outbox[to] = append(l.outbox[to], Message{g.id, m})
+	l.outbox[to] = append(l.outbox[to], Message{Group: g.id, Message: m, Since: g.sinceOf(to, m)})
 }
 
 // send passes on what is posted, one frame for each peer.
@@ -230,6 +235,7 @@ func (l *loop) tick() {
 		l.guard(g, func() {
 			g.rn.Tick()
 			g.tickReads(l.ticks)
+			l.tickForwarded(g)
 			g.giveUp(l.ticks)
 			g.tickChange(l.ticks)
 			g.tickFollowers(l.ticks)

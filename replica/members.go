@@ -190,8 +190,10 @@ func (l *loop) applyChange(g *group, e *raftpb.Entry) {
 	if cc == nil {
 		panic(covey.Errorf(covey.Corrupt, "entry %d is no membership change", e.GetIndex()))
 	}
+	before := g.conf
 	g.conf = g.rn.ApplyConfChange(cc)
 	g.confIndex = e.GetIndex()
+	g.noteMembers(before)
 	l.gather.records.ConfState(g.id, g.conf, g.confIndex)
 	l.gather.sync = true
 	g.publishMembers()

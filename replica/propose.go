@@ -35,10 +35,14 @@ type proposal struct {
 	done  chan outcome // holds one
 	data  *[]byte      // the entry's, until the loop has stepped or dropped it; of Host.frames
 
+	retryAt uint64 // tick at which the leader is asked again; of the loop
+
 	// Guarded by group.mu.
-	stepped  bool   // the core took it: from now on it may be committed
-	index    uint64 // of its entry, once known
-	deadline uint64 // tick at which its fate, after a lost leadership, counts as unknown; 0 for none
+	stepped  bool         // the core took it, or it was sent to the leader: from now on it may be committed
+	leader   covey.NodeID // that it was sent to; 0: to none
+	term     uint64       // in which that node leads
+	index    uint64       // of its entry, once known
+	deadline uint64       // tick at which its fate, with the leader lost or silent, counts as unknown; 0 for none
 }
 
 type outcome struct {
@@ -50,10 +54,14 @@ type outcome struct {
 // node's state machine returned for it. It blocks until then, or until ctx ends.
 // cmd is the caller's again when it returns.
 //
+// In a group of Config.Forward, a member that does not lead has the leader
+// propose the command, and returns the result when it is applied here.
+//
 // Of the errors, Unavailable and DiskFull say that the command was not and will
 // not be applied: another node leads or none does (Status may know), too much
 // waits already, the disk is full, the host stops. Unknown says that it may yet
-// be applied: ctx ended, or leadership was lost on the way. Internal: the group
+// be applied: ctx ended, or the leader was lost on the way, or a copy of the state
+// came from another node that may contain it. Internal: the group
 // stopped over a fault while the command was under way. NotFound: no such group
 // here. TooBig: longer than MaxCommand.
 func (h *Host) Propose(ctx context.Context, id covey.ShardID, cmd []byte) (any, error) {
@@ -149,9 +157,13 @@ func (p *proposal) handle(l *loop) {
 
 // stepProposals hands what waits to the core, as many to a message as fit, so
 // that followers get them in one piece too.
-func (g *group) stepProposals() {
-	if len(g.proposals) == 0 || (!g.leads && g.lead == 0 && g.solo()) {
+func (l *loop) stepProposals(g *group) {
+	switch {
+	case len(g.proposals) == 0, !g.leads && g.lead == 0 && g.solo():
 		// A group of one is about to elect itself: wait for it.
+		return
+	case g.forward && !g.leads && g.lead != 0:
+		l.sendProposals(g)
 		return
 	}
 	for len(g.proposals) > 0 {
@@ -194,7 +206,7 @@ func (g *group) stepSome(proposals []*proposal) {
 }
 
 // release gives back the memory of proposals that were stepped or never will be:
-// the core copies an entry's data, and a proposal is forwarded to nobody.
+// the core copies an entry's data.
 func (g *group) release(proposals []*proposal) {
 	for _, p := range proposals {
 		g.h.frames.Put(p.data)
@@ -214,7 +226,7 @@ func (g *group) dropped() error {
 }
 
 // noteEntries remembers where the leader's own proposals went in the log.
-func (g *group) noteEntries(entries []*raftpb.Entry) {
+func (l *loop) noteEntries(g *group, entries []*raftpb.Entry) {
 	if !g.leads || len(entries) == 0 {
 		return
 	}
@@ -232,7 +244,12 @@ func (g *group) noteEntries(entries []*raftpb.Entry) {
 		if e.GetType() != raftpb.EntryNormal {
 			continue
 		}
-		if node, nonce, _, err := splitFrame(e.GetData()); err == nil && node == g.h.cfg.Node {
+		node, nonce, _, err := splitFrame(e.GetData())
+		switch {
+		case err != nil:
+		case node != g.h.cfg.Node:
+			l.noteForwarded(g, origin{node, nonce}, e.GetIndex())
+		default:
 			if p := g.waiting[nonce]; p != nil {
 				p.index = e.GetIndex()
 			}
@@ -265,7 +282,7 @@ func (g *group) giveUp(now uint64) {
 		switch {
 		case p.deadline == 0:
 		case now >= p.deadline:
-			g.answerLocked(p, nil, covey.Errorf(covey.Unknown, "shard %d: leadership was lost on the way", g.id))
+			g.answerLocked(p, nil, covey.Errorf(covey.Unknown, "shard %d: the leader was lost on the way, or does not answer", g.id))
 		default:
 			g.lost = true
 		}

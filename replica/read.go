@@ -15,7 +15,7 @@ type read struct {
 	done  chan error // holds one
 	gone  <-chan struct{}
 	index uint64 // once known: to be applied before the read may go on
-	until uint64 // tick at which it is given up
+	until uint64 // tick at which it is given up; 0: not known yet
 }
 
 // readRounds is how the loop confirms reads: those that wait at one moment share
@@ -26,6 +26,7 @@ type readRounds struct {
 	asked   []*read // of the round under way
 	number  uint64  // of the round under way
 	retryAt uint64  // tick at which the round is asked again, as its messages may be lost
+	now     uint64  // the last tick
 }
 
 // ReadIndex returns once everything that was committed anywhere in the group
@@ -127,10 +128,11 @@ func (g *group) readConfirmed(state raft.ReadState) {
 	}
 	reads := g.reads.asked
 	g.reads.asked = nil
+	until := g.reads.now + applyWait*uint64(g.h.cfg.ElectionTicks)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range reads {
-		r.index = state.Index
+		r.index, r.until = state.Index, until
 		if r.index <= g.applied {
 			r.done <- nil
 		} else {
@@ -142,6 +144,10 @@ func (g *group) readConfirmed(state raft.ReadState) {
 // tickReads gives up reads that nobody answers and repeats the question that may
 // be lost.
 func (g *group) tickReads(now uint64) {
+	g.reads.now = now
+	if now%uint64(g.h.cfg.ElectionTicks) == 0 {
+		g.expireReaders(now)
+	}
 	g.reads.next = g.expireReads(g.reads.next, now)
 	g.reads.asked = g.expireReads(g.reads.asked, now)
 	if len(g.reads.asked) > 0 && now >= g.reads.retryAt {
@@ -156,7 +162,7 @@ func (g *group) expireReads(reads []*read, now uint64) []*read {
 	for _, r := range reads {
 		switch {
 		case now >= r.until:
-			r.done <- g.refuse(refusedTimeout, "no quorum answered")
+			r.done <- g.refuse(refusedTimeout, "nobody answered in time")
 		case r.left():
 		default:
 			kept = append(kept, r)
@@ -164,6 +170,23 @@ func (g *group) expireReads(reads []*read, now uint64) []*read {
 	}
 	clear(reads[len(kept):])
 	return kept
+}
+
+// applyWait is how many election timeouts a read waits at most until what it is to
+// see is applied here. A leader that is lost may have confirmed an index that
+// never comes.
+const applyWait = 5
+
+// expireReaders gives up reads that wait too long to be applied.
+func (g *group) expireReaders(now uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, r := range g.readers {
+		if r.until == 0 {
+			r.until = now + applyWait*uint64(g.h.cfg.ElectionTicks)
+		}
+	}
+	g.readers = g.expireReads(g.readers, now)
 }
 
 // left reports whether the caller has gone.

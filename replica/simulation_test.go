@@ -71,7 +71,9 @@ type answers struct {
 
 // simulate returns how many commands were done.
 func simulate(t *testing.T, seed uint64) int {
-	s := &simulation{cluster: newCluster(t, seed, 3, 3, simGroups), rand: rand.New(rand.NewPCG(seed, 0x7472))}
+	s := &simulation{cluster: prepareCluster(t, seed, 3, 3, simGroups), rand: rand.New(rand.NewPCG(seed, 0x7472))}
+	s.cfg.Forward = []covey.ShardID{0}
+	s.start()
 	s.weather()
 	ctx, cancel := context.WithTimeout(t.Context(), simTime)
 	var clients sync.WaitGroup
@@ -194,7 +196,7 @@ func (s *simulation) propose(ctx context.Context, group covey.ShardID, client in
 	for n := 0; ctx.Err() == nil; n++ {
 		p := s.nodes[r.IntN(len(s.nodes))]
 		for _, q := range s.nodes {
-			if r.IntN(10) > 0 && q.leads(group) {
+			if r.IntN(10) > 4*int(1-group) && q.leads(group) { // the first group forwards
 				p = q
 			}
 		}

@@ -110,6 +110,14 @@ func (n *Net[M]) Split(sides ...[]covey.NodeID) {
 	}
 }
 
+// Connected reports whether the way from one node to another is not cut. Tests
+// that carry something by other means than Send may heed it.
+func (n *Net[M]) Connected(from, to covey.NodeID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.cuts[link{from, to}]
+}
+
 // Heal mends all ways.
 func (n *Net[M]) Heal() {
 	n.mu.Lock()

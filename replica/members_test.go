@@ -1,0 +1,85 @@
+package replica
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/covey-mail/covey"
+)
+
+func TestChangeMembers(t *testing.T) {
+	inCluster(t, 4, 3, func(c *cluster) {
+		leader := c.leader(0, 1, 2, 3)
+		leader.mustPropose(0, "one")
+		gone := c.others(leader.id)[0]
+		change := func(want covey.Kind, changes ...MemberChange) {
+			c.t.Helper()
+			err := leader.host.ChangeMembers(c.t.Context(), 0, changes)
+			if (err == nil) != (want == covey.Internal) || err != nil && covey.KindOf(err) != want {
+				c.t.Fatalf("ChangeMembers(%v): %v", changes, err)
+			}
+		}
+		change(covey.Invalid)
+		change(covey.Invalid, MemberChange{4, 9})
+		change(covey.Invalid, MemberChange{0, Voter})
+		change(covey.Invalid, MemberChange{leader.id, Learner})
+		change(covey.Internal, MemberChange{4, Learner})
+		leader.mustPropose(0, "two")
+		change(covey.Internal, MemberChange{4, Voter}, MemberChange{gone, Removed})
+		leader.mustPropose(0, "three")
+		c.waitFor("news at node 4", func() bool { return len(c.node(4).machines[0].now().Commands) == 3 })
+		status := c.node(4).host.Status()[0]
+		want := c.others(gone)
+		if diff := cmp.Diff(want, status.Voters); diff != "" {
+			c.t.Errorf("voters at node 4 (-want +got):\n%s", diff)
+		}
+		c.node(gone).crash(0)
+
+		// The membership survives, and the changes are not made again although
+		// the state machines start from nothing.
+		var made countingHandler
+		c.cfg.Logger = slog.New(&made)
+		for _, id := range want {
+			c.node(id).crash(uint64(id))
+		}
+		for _, id := range want {
+			c.node(id).start()
+		}
+		c.leader(0, want...).mustPropose(0, "four")
+		if diff := cmp.Diff([]string{"one", "two", "three", "four"}, c.agree(0).Commands); diff != "" {
+			c.t.Errorf("applied (-want +got):\n%s", diff)
+		}
+		if n := made.count("members"); n != 0 {
+			c.t.Errorf("%d changes of members were made again", n)
+		}
+	})
+}
+
+// A countingHandler counts log lines by their text.
+type countingHandler struct {
+	slog.Handler
+	mu    sync.Mutex
+	lines map[string]int
+}
+
+func (h *countingHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *countingHandler) WithAttrs([]slog.Attr) slog.Handler       { return h }
+func (h *countingHandler) Handle(_ context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lines == nil {
+		h.lines = map[string]int{}
+	}
+	h.lines[r.Message]++
+	return nil
+}
+
+func (h *countingHandler) count(line string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lines[line]
+}

@@ -147,12 +147,8 @@ func (l *lab) addAccounts(ctx context.Context, s *server, n int) error {
 // intake is a load of 8 KiB messages by SMTP on kept-open connections, to each of
 // the accounts in turn. What ends it is to be filled in.
 func (l *lab) intake(s *server, accounts int) bench.Config {
-	conns := 64
-	if l.conns > 0 {
-		conns = l.conns
-	}
 	return bench.Config{
-		Protocol: bench.SMTP, Addr: s.addr["smtp"], Conns: conns,
+		Protocol: bench.SMTP, Addr: s.addr["smtp"], Conns: l.connsOf(64),
 		Users: accounts, UserPattern: "user%05d@" + domain, Size: messageSize,
 	}
 }

@@ -89,6 +89,10 @@ func (n *Node) adminHandler() http.Handler {
 	admin.Handle(mux, admin.AliasList, n.aliasList)
 	admin.Handle(mux, admin.NodeStatus, n.status)
 	admin.Handle(mux, admin.NodeHealth, n.health)
+	admin.Handle(mux, admin.NodeDrain, n.nodeDrain)
+	admin.Handle(mux, admin.NodeRemove, n.nodeRemove)
+	admin.Handle(mux, admin.NodeReplace, n.nodeReplace)
+	admin.Handle(mux, admin.ClusterSet, n.clusterSet)
 	admin.Handle(mux, admin.NodeCheck, func(ctx context.Context, _ admin.Empty) (admin.CheckResult, error) {
 		return n.check(ctx), nil
 	})
@@ -195,9 +199,11 @@ func (n *Node) user(a directory.Account) (admin.User, error) {
 	u := admin.User{
 		Address: a.Address.String(), ID: a.ID, Shard: a.Shard, Quota: a.Quota, Disabled: a.Disabled, Created: a.Created,
 	}
-	r, err := n.shards.Local(a.Shard)
-	if err != nil {
-		return u, err
+	leader, _ := n.table.Known(a.Shard)
+	u.Nodes, u.Leader = nodeNames(n.directory.Voters(a.Shard)), nodeName(leader)
+	r, here := n.states.reader(a.Shard)
+	if !here { // what it holds is known elsewhere
+		return u, nil
 	}
 	used, err := r.Account(a.ID)
 	u.Bytes, u.Messages = used.Bytes, used.Messages

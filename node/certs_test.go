@@ -14,7 +14,7 @@ import (
 
 func certFolder(t *testing.T) *folder {
 	t.Helper()
-	f, err := openFolder(durable.OS(), t.TempDir(), 1)
+	f, err := openFolder(durable.OS(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

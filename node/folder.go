@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -26,14 +27,23 @@ const folderVersion = 1
 type identity struct {
 	Version int    `toml:"version"`
 	Node    string `toml:"node"`    // covey.NodeID
-	Cluster string `toml:"cluster"` // random, 32 hexadecimal digits
+	Cluster string `toml:"cluster"` // random, 32 hexadecimal digits; empty: in none yet
 	Shards  int    `toml:"shards"`  // mailbox shards of the cluster
 	Boot    uint64 `toml:"boot"`    // starts so far; part of delivery ids
+
+	// Founding is set from when this node decided to make a cluster until it is
+	// made: a start that finds it set goes on with it.
+	Founding bool `toml:"founding,omitempty"`
+
+	// Peers are where the cluster was found when this node joined.
+	Peers []string `toml:"peers,omitempty"`
 }
 
 // folder is a locked data folder.
 //
 //	node.toml     identity
+//	node.key      what the node proves its identity with (internal/peer)
+//	cluster.secret  what all nodes of the cluster share, if it is not elsewhere
 //	lock          locked (flock) while a node runs
 //	log/          the log's segments (storage/seglog)
 //	directory.db  the directory's state
@@ -58,9 +68,8 @@ func (f *folder) path(elem ...string) string {
 	return filepath.Join(append([]string{f.dir}, elem...)...)
 }
 
-// openFolder locks the folder, making it if it is not there. shards is for a new
-// one; an old one keeps its own number.
-func openFolder(fs durable.FS, dir string, shards int) (*folder, error) {
+// openFolder locks the folder, making it if it is not there.
+func openFolder(fs durable.FS, dir string) (*folder, error) {
 	if err := fs.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)
 	}
@@ -69,7 +78,7 @@ func openFolder(fs durable.FS, dir string, shards int) (*folder, error) {
 		return nil, err
 	}
 	f := &folder{fs: fs, dir: dir, lock: lock}
-	if err := f.identify(shards); err != nil {
+	if err := f.identify(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return f, nil
@@ -80,7 +89,7 @@ func openOldFolder(fs durable.FS, dir string) (*folder, error) {
 	for _, name := range []string{"node.toml", "log"} {
 		_, err := fs.Stat(filepath.Join(dir, name))
 		if err == nil {
-			return openFolder(fs, dir, 0)
+			return openFolder(fs, dir)
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			return nil, err
@@ -105,11 +114,11 @@ func lockFolder(dir string) (*os.File, error) {
 }
 
 // identify reads node.toml, or makes it in a folder that holds nothing yet.
-func (f *folder) identify(shards int) error {
+func (f *folder) identify() error {
 	const most = 64 << 10
 	b, err := durable.ReadFile(f.fs, f.path("node.toml"), most)
 	if errors.Is(err, os.ErrNotExist) {
-		return f.create(shards)
+		return f.create()
 	}
 	if err != nil {
 		return fmt.Errorf("read identity: %w", err)
@@ -120,8 +129,8 @@ func (f *folder) identify(shards int) error {
 	if f.self.Version != folderVersion {
 		return covey.Errorf(covey.Invalid, "data folder %s has layout version %d, this program knows %d: use the program version that made it", f.dir, f.self.Version, folderVersion)
 	}
-	if f.id, err = covey.ParseNodeID(f.self.Node); err == nil && (f.self.Shards < 1 || f.self.Shards > maxShards) {
-		err = fmt.Errorf("%d shards", f.self.Shards)
+	if f.id, err = covey.ParseNodeID(f.self.Node); err == nil {
+		err = f.checkCluster()
 	}
 	if err != nil {
 		return covey.Errorf(covey.Corrupt, "%s is damaged: %w: restore it from a copy", f.path("node.toml"), err)
@@ -129,14 +138,65 @@ func (f *folder) identify(shards int) error {
 	return nil
 }
 
-func (f *folder) create(shards int) error {
+// checkCluster checks what the identity says of the cluster. A node that is in
+// none yet has no log.
+func (f *folder) checkCluster() error {
+	_, err := f.cluster()
+	switch {
+	case err != nil:
+		return err
+	case f.self.Cluster == "":
+		if _, err := f.fs.Stat(f.path("log")); err == nil {
+			return errors.New("it names no cluster, and there is a log")
+		}
+	case f.self.Shards < 1 || f.self.Shards > maxShards:
+		return fmt.Errorf("%d shards", f.self.Shards)
+	}
+	return nil
+}
+
+func (f *folder) create() error {
 	if _, err := f.fs.Stat(f.path("log")); err == nil {
 		return covey.Errorf(covey.Corrupt, "data folder %s has a log but no node.toml: restore the file from a copy; the node must not get a new identity over old data", f.dir)
 	}
-	var b [24]byte
-	_, _ = rand.Read(b[:])                                     // never fails (crypto/rand)
-	f.id = covey.NodeID(binary.BigEndian.Uint64(b[:8])>>1 | 1) // Raft keeps the highest ids for itself
-	f.self = identity{Version: folderVersion, Node: f.id.String(), Cluster: fmt.Sprintf("%x", b[8:]), Shards: shards}
+	var b [8]byte
+	_, _ = rand.Read(b[:])                                    // never fails (crypto/rand)
+	f.id = covey.NodeID(binary.BigEndian.Uint64(b[:])>>1 | 1) // Raft keeps the highest ids for itself
+	f.self = identity{Version: folderVersion, Node: f.id.String()}
+	return f.save()
+}
+
+// cluster returns the id of the cluster that the node is in, zero for none.
+func (f *folder) cluster() (id covey.ClusterID, err error) {
+	if f.self.Cluster == "" {
+		return id, nil
+	}
+	if n, err := hex.Decode(id[:], []byte(f.self.Cluster)); err != nil || n != len(id) {
+		return id, covey.Errorf(covey.Corrupt, "%s: cluster id %q", f.path("node.toml"), f.self.Cluster)
+	}
+	return id, nil
+}
+
+// found decides that this node makes a cluster; it is made when founded is
+// called.
+func (f *folder) found(shards int) error {
+	var id covey.ClusterID
+	_, _ = rand.Read(id[:]) // as above
+	f.self.Cluster, f.self.Shards, f.self.Founding = id.String(), shards, true
+	return f.save()
+}
+
+func (f *folder) founded() error {
+	if !f.self.Founding {
+		return nil
+	}
+	f.self.Founding = false
+	return f.save()
+}
+
+// join says which cluster the node is in from now on.
+func (f *folder) join(id covey.ClusterID, shards int, peers []string) error {
+	f.self.Cluster, f.self.Shards, f.self.Peers = id.String(), shards, peers
 	return f.save()
 }
 

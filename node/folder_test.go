@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -13,19 +14,19 @@ import (
 
 func TestFolderKeepsItsIdentity(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
-	f, err := openFolder(durable.OS(), dir, 7)
+	f, err := openFolder(durable.OS(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(f.countBoot(), f.Close()); err != nil {
+	if err := errors.Join(f.found(7), f.countBoot(), f.Close()); err != nil {
 		t.Fatal(err)
 	}
-	again, err := openFolder(durable.OS(), dir, 9)
+	again, err := openFolder(durable.OS(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if again.id != f.id || again.self != f.self || again.self.Shards != 7 || again.self.Boot != 1 {
+	if again.id != f.id || !reflect.DeepEqual(again.self, f.self) || again.self.Shards != 7 || again.self.Boot != 1 {
 		t.Errorf("got %+v, want %+v with boot 1", again.self, f.self)
 	}
 	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
@@ -56,7 +57,7 @@ func TestDamagedIdentityIsRefused(t *testing.T) {
 			dir := t.TempDir()
 			writeFile(t, tt.content, dir, "node.toml")
 			for _, open := range []func() (*folder, error){
-				func() (*folder, error) { return openFolder(durable.OS(), dir, 4) },
+				func() (*folder, error) { return openFolder(durable.OS(), dir) },
 				func() (*folder, error) { return openOldFolder(durable.OS(), dir) },
 			} {
 				_, err := open()
@@ -150,7 +151,7 @@ func FuzzIdentity(f *testing.F) {
 			return
 		}
 		defer opened.Close()
-		if opened.id == 0 || opened.self.Shards < 1 || opened.self.Shards > maxShards {
+		if opened.id == 0 || opened.self.Cluster != "" && opened.self.Shards < 1 || opened.self.Shards > maxShards {
 			t.Errorf("%q is taken for node %s with %d shards", b, opened.id, opened.self.Shards)
 		}
 	})

@@ -46,6 +46,7 @@ func (n *Node) startFronts(context.Context) error {
 	if err := n.makeServers(); err != nil {
 		return err
 	}
+	n.serveSessions()
 	open, err := n.openListeners()
 	if err != nil {
 		return err
@@ -114,14 +115,14 @@ func (n *Node) makeServers() (err error) {
 		return err
 	}
 	n.fronts.imap, err = imapd.New(imapd.Config{
-		Logons: n.logon, Mailboxes: n.mailboxes, Hostname: n.cfg.Node.Hostname, TLS: n.certs.config(), ClearText: clear,
+		Logons: n.logon, Mailboxes: n.mailboxes, Homes: homes{n}, Hostname: n.cfg.Node.Hostname, TLS: n.certs.config(), ClearText: clear,
 		AppendLimit: lim.MessageSize, PerUser: lim.SessionsPerUser, Logger: n.cfg.Logger, Metrics: im,
 	})
 	if err != nil {
 		return err
 	}
 	n.fronts.pop3, err = pop3d.New(pop3d.Config{
-		Hostname: n.cfg.Node.Hostname, Logon: n.logon, Mail: n.mailboxes, TLS: n.certs.config(), ClearText: clear, Logger: n.cfg.Logger, Metrics: pm,
+		Hostname: n.cfg.Node.Hostname, Logon: n.logon, Mail: n.mailboxes, Homes: homes{n}, TLS: n.certs.config(), ClearText: clear, Logger: n.cfg.Logger, Metrics: pm,
 	})
 	for _, m := range [][]prometheus.Collector{sm.Collectors(), im.Collectors(), pm.Collectors(), conns.Collectors()} {
 		n.metrics.MustRegister(m...)
@@ -257,4 +258,14 @@ func (f *fronts) shutdown(ctx context.Context) error {
 		}
 	}
 	return all
+}
+
+// end ends the sessions of a shard that another node leads now.
+func (f *fronts) end(shard covey.ShardID) {
+	if f.imap != nil {
+		f.imap.End(shard)
+	}
+	if f.pop3 != nil {
+		f.pop3.End(shard)
+	}
 }

@@ -8,7 +8,7 @@ package node
 
 import (
 	"context"
-	"encoding/hex"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,9 +24,11 @@ import (
 	"github.com/covey-mail/covey/delivery"
 	"github.com/covey-mail/covey/directory"
 	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/peer"
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
+	"github.com/covey-mail/covey/node/reconcile"
 	"github.com/covey-mail/covey/node/route"
 	"github.com/covey-mail/covey/replica"
 	"github.com/covey-mail/covey/storage"
@@ -56,16 +58,25 @@ type Node struct {
 	mailboxes      *mailbox.Service
 	delivery       *delivery.Service
 
-	certs      *certs
-	fronts     fronts
-	ready      atomic.Bool // Start is over and Stop has not begun
-	background sync.WaitGroup
-	endWork    context.CancelFunc // ends what runs in background beside the host
-	endHost    context.CancelFunc
-	hostDone   chan struct{} // closed when the host has stopped
-	hostErr    error         // why; read after hostDone
-	stop       sync.Once
-	stopErr    error
+	links      *links
+	secret     []peer.Secret // of the cluster; none on a node that stays alone
+	leaders    *leaders
+	reconciler *reconcile.Reconciler
+	tendSoon   chan struct{}
+
+	certs       *certs
+	fronts      fronts
+	ready       atomic.Bool // Start is over and Stop has not begun
+	background  sync.WaitGroup
+	endWork     context.CancelFunc // ends what runs in background beside the host
+	endCluster  context.CancelFunc // ends clusterWork
+	leaving     chan struct{}      // closed when the node begins to stop
+	clusterWork sync.WaitGroup
+	endHost     context.CancelFunc
+	hostDone    chan struct{} // closed when the host has stopped
+	hostErr     error         // why; read after hostDone
+	stop        sync.Once
+	stopErr     error
 }
 
 // Timeouts of starting and stopping.
@@ -81,12 +92,17 @@ const (
 //  1. the folder is locked and says who we are, before anything can write to it;
 //  2. the reserve is taken, or given up on a full disk, so that the rest has room;
 //  3. the start is counted, so that delivery ids never repeat;
-//  4. the log is opened: it is the authority on what happened;
-//  5. the states are opened and replay what the log has above them;
-//  6. the groups elect leaders: nothing can be acknowledged before;
-//  7. services, which propose to the groups;
-//  8. the admin socket, so that an operator can look at a node that waits;
-//  9. the front ends, last, because a listener that answers promises service.
+//  4. the peer port answers, so that nodes that wait for each other can find out;
+//  5. a new node makes a cluster or joins one: all that follows belongs to one;
+//  6. the log is opened: it is the authority on what happened;
+//  7. the states are opened and replay what the log has above them;
+//  8. groups of which this node is the quorum elect it, and the directory comes:
+//     nothing can be acknowledged before;
+//  9. gossip, for which the directory has the addresses;
+//  10. services, which propose to the groups;
+//  11. the admin socket, so that an operator can look at a node that waits;
+//  12. the front ends, because a listener that answers promises service;
+//  13. the part in the cluster, which ends sessions of the front ends.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return start(ctx, cfg, system{fs: durable.OS(), free: durable.Free})
 }
@@ -104,10 +120,13 @@ func start(ctx context.Context, cfg Config, sys system) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, sys: sys, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry(),
+		states: newStates(), table: route.NewTable(), leaders: newLeaders(), links: new(links),
+		tendSoon: make(chan struct{}, 1), leaving: make(chan struct{}),
 	}
 	n.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	for _, step := range []func(context.Context) error{
-		n.openFolder, n.openEngine, n.runEngine, n.elect, n.found, n.startServices, n.startAdmin, n.startFronts,
+		n.openFolder, n.openLinks, n.belong, n.openEngine, n.runEngine, n.elect, n.found, n.startGossip,
+		n.startServices, n.startAdmin, n.startFronts, n.startCluster,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, n.Stop())
@@ -119,7 +138,7 @@ func start(ctx context.Context, cfg Config, sys system) (*Node, error) {
 }
 
 func (n *Node) openFolder(context.Context) (err error) {
-	if n.folder, err = openFolder(n.sys.fs, n.cfg.Node.Data, n.cfg.Cluster.Shards); err != nil {
+	if n.folder, err = openFolder(n.sys.fs, n.cfg.Node.Data); err != nil {
 		return err
 	}
 	n.log = n.log.With("node", n.folder.id.String())
@@ -137,56 +156,81 @@ func (n *Node) openFolder(context.Context) (err error) {
 // openEngine opens the log and the states and brings them together. What it
 // opened is closed by runEngine's host, or here if that is not reached.
 func (n *Node) openEngine(context.Context) (err error) {
-	const alone = -1 // no other node will ask for old entries
+	const alone = -1 // no other node asks for old entries: replicas elsewhere wait for copies of states
 	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.fs, SegmentSize: n.cfg.Limits.SegmentSize, Keep: alone, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}
 	m := replica.NewMetrics()
 	n.metrics.MustRegister(m.Collectors()...)
-	n.host, err = replica.New(replica.Config{
-		Node: n.folder.id, Log: n.seglog, Logger: n.cfg.Logger, Metrics: m,
+	cfg := replica.Config{
+		Node: n.folder.id, Log: n.seglog, Logger: n.cfg.Logger, Metrics: m, Led: n.led,
+		Unknown:         func(covey.ShardID, covey.NodeID) { n.kickTend() },
+		Forward:         []covey.ShardID{covey.DirectoryShard}, // a change of the directory may begin on any node
 		CheckpointEvery: time.Duration(n.cfg.Limits.CheckpointEvery),
-	})
-	if err != nil {
+	}
+	if n.links.Net != nil {
+		cfg.Transport = raftLinks{n.links.Net}
+	}
+	if n.host, err = replica.New(cfg); err != nil {
 		return err
 	}
+	if err := n.openDirectory(); err != nil {
+		return err
+	}
+	if err := n.openShards(); err != nil {
+		return err
+	}
+	n.answerPeers()
+	return nil
+}
+
+func (n *Node) openDirectory() error {
 	st, err := directory.OpenState(directory.Config{Path: n.folder.path("directory.db")})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}
 	n.directoryState = st
-	if err := n.add(covey.DirectoryShard, st); err != nil {
+	if err := n.add(covey.DirectoryShard, st, n.founders()); err != nil {
 		return err
 	}
-	if n.directory, err = directory.New(directory.ServiceConfig{State: st, Proposer: n.host, Logger: n.cfg.Logger}); err != nil {
-		return err
+	n.directory, err = directory.New(directory.ServiceConfig{State: st, Proposer: n.host, Logger: n.cfg.Logger})
+	if err == nil {
+		n.links.directory.Store(n.directory)
 	}
-	return n.openShards()
+	return err
 }
 
 func (n *Node) openShards() error {
 	if err := n.folder.fs.MkdirAll(n.folder.path("shards"), 0o700); err != nil {
 		return fmt.Errorf("make folder for shards: %w", err)
 	}
-	n.states, n.table = newStates(), route.NewTable()
-	n.shards = route.NewShards(route.Config{Self: n.folder.id, Table: n.table, Groups: n.host, Local: n.states.reader})
+	cfg := route.Config{Self: n.folder.id, Table: n.table, Groups: n.host, Local: n.states.reader}
+	if n.links.Net != nil {
+		cfg.Call = func(ctx context.Context, to covey.NodeID, request ...[]byte) ([]byte, error) {
+			return n.links.Call(ctx, to, methodPropose, request...)
+		}
+	}
+	n.shards = route.NewShards(cfg)
 	// Before the states, which call it as soon as commands are applied.
 	n.mailboxes = mailbox.New(mailbox.Config{
 		Shards: n.shards, Bodies: n.seglog, Room: n.disk.room, Logger: n.cfg.Logger,
 		Uploads: mailbox.NewSequence(n.folder.id, n.folder.self.Boot),
 	})
-	for id := covey.ShardID(1); id <= covey.ShardID(n.folder.self.Shards); id++ {
-		st, err := storage.Open(n.shardConfig(id))
-		if err != nil {
-			return fmt.Errorf("%w%s", err, hint(err))
-		}
-		if err := n.add(id, st); err != nil {
-			return err
-		}
-		n.states.add(id, st)
+	return n.openGroups()
+}
+
+// answerPeers begins to answer other nodes, now that there is an engine.
+func (n *Node) answerPeers() {
+	if n.links.Net == nil {
+		return
 	}
-	return nil
+	n.links.HandlePost(kindRaft, n.receive)
+	n.links.Handle(methodPing, servePing)
+	n.links.Handle(methodWatch, n.serveWatch)
+	n.links.Handle(methodPropose, n.shards.Serve)
+	n.links.Handle(methodMembers, n.serveMembers)
+	n.links.Handle(methodShards, n.serveShards)
 }
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {
@@ -197,8 +241,8 @@ func (n *Node) shardConfig(id covey.ShardID) storage.Config {
 }
 
 // add brings a state machine to the host, which owns it from then on.
-func (n *Node) add(id covey.ShardID, sm replica.StateMachine) error {
-	err := n.host.Add(id, sm, []covey.NodeID{n.folder.id})
+func (n *Node) add(id covey.ShardID, sm replica.StateMachine, voters []covey.NodeID) error {
+	err := n.host.Add(id, sm, voters)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w%s", err, hint(err)), sm.Close())
 	}
@@ -224,21 +268,45 @@ func (n *Node) runEngine(context.Context) error {
 	return nil
 }
 
-// elect waits until every group has a leader and has applied what was committed.
+// elect waits until this node leads every group of which it is the only voter, and
+// has applied what was committed there, and until there is a directory. Groups
+// that need others may get a leader later: their users are told to come back.
 func (n *Node) elect(ctx context.Context) error {
-	for id := covey.ShardID(0); id <= covey.ShardID(n.folder.self.Shards); id++ {
-		if err := n.awaitLeader(ctx, id); err != nil {
-			return err
+	for _, g := range n.host.Status() {
+		if len(g.Voters) == 1 && g.Voters[0] == n.folder.id {
+			if err := n.awaitLeader(ctx, g.Group); err != nil {
+				return err
+			}
 		}
 	}
-	n.learnLeaders()
-	return nil
+	if n.folder.self.Founding {
+		return nil
+	}
+	return n.awaitDirectory(ctx)
 }
 
-// learnLeaders tells the routes what this node's groups know.
-func (n *Node) learnLeaders() {
-	for _, g := range n.host.Status() {
-		n.table.Learn(g.Group, g.Term, g.Leader)
+// awaitDirectory waits for the first copy of the directory of a node that has
+// joined.
+func (n *Node) awaitDirectory(ctx context.Context) error {
+	said := time.Now()
+	for again := false; ; again = true {
+		if _, shards := n.directory.Cluster(); shards > 0 {
+			return nil
+		}
+		if again && n.links.Net != nil {
+			n.rejoin(ctx)
+		}
+		if time.Since(said) >= sayEvery {
+			said = time.Now()
+			n.log.Info("waiting for the directory: a majority of the cluster's nodes must be there")
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the directory: %w", ctx.Err())
+		case <-n.hostDone:
+			return errors.New("the engine stopped during the start") // Stop adds why
+		case <-time.After(askEvery):
+		}
 	}
 }
 
@@ -284,35 +352,69 @@ func (n *Node) applied() (sum uint64) {
 
 // found makes the cluster in a new directory, and checks that an old one is ours.
 func (n *Node) found(ctx context.Context) error {
-	id, shards := n.directory.Cluster()
-	var want covey.ClusterID
-	if _, err := hex.Decode(want[:], []byte(n.folder.self.Cluster)); err != nil {
-		return covey.Errorf(covey.Corrupt, "%s: cluster id %q", n.folder.path("node.toml"), n.folder.self.Cluster)
+	want, err := n.folder.cluster()
+	if err != nil {
+		return err
 	}
+	first := directory.AddNode{ID: n.folder.id, Key: n.links.key.Public().(ed25519.PublicKey), NodeInfo: n.info()}
+	id, shards := n.directory.Cluster()
 	if shards == 0 {
-		if err := n.directory.Found(ctx, directory.Found{Cluster: want, Shards: uint32(n.folder.self.Shards)}); err != nil {
+		if err := n.directory.Found(ctx, directory.Found{Cluster: want, Shards: uint32(n.folder.self.Shards), First: &first}); err != nil {
 			return err
 		}
-		return n.setQuota(ctx)
+		id, shards = n.directory.Cluster()
 	}
 	if id != want || int(shards) != n.folder.self.Shards {
 		return covey.Errorf(covey.Corrupt, "the directory belongs to another cluster than %s says: a file of another node was copied here", n.folder.path("node.toml"))
 	}
+	if err := n.enlist(ctx, first); err != nil {
+		return err
+	}
 	if n.cfg.Cluster.Shards != n.folder.self.Shards {
-		n.log.Warn("the number of shards is fixed when the data folder is made", "configured", n.cfg.Cluster.Shards, "shards", n.folder.self.Shards)
+		n.log.Warn("the number of shards is fixed when the cluster is made", "configured", n.cfg.Cluster.Shards, "shards", n.folder.self.Shards)
 		n.cfg.Cluster.Shards = n.folder.self.Shards
 	}
-	return n.setQuota(ctx)
+	if err := n.setSettings(ctx); err != nil {
+		return err
+	}
+	return n.folder.founded()
 }
 
-// setQuota makes [limits] quota what new accounts get.
-func (n *Node) setQuota(ctx context.Context) error {
-	if n.directory.Settings().Quota == n.cfg.Limits.Quota {
+// enlist makes this node the first in the list of a cluster from before there was
+// one.
+func (n *Node) enlist(ctx context.Context, first directory.AddNode) error {
+	if _, epoch := n.directory.ShardMap(); epoch > 0 {
 		return nil
 	}
-	err := n.directory.SetSettings(ctx, directory.SetSettings{Quota: &n.cfg.Limits.Quota})
+	if err := n.directory.AddNode(ctx, first.ID, first.Key, first.NodeInfo); err != nil {
+		return err
+	}
+	all := make(map[covey.ShardID][]covey.NodeID)
+	for id := covey.ShardID(0); id <= covey.ShardID(n.folder.self.Shards); id++ {
+		all[id] = []covey.NodeID{n.folder.id}
+	}
+	_, err := n.directory.SetShardMap(ctx, 0, all)
+	return err
+}
+
+// setSettings makes the cluster's settings what this node's configuration says, as
+// long as it is the only node: among several the last to start would win.
+func (n *Node) setSettings(ctx context.Context) error {
+	is := n.directory.Settings()
+	rebuild := time.Duration(n.cfg.Cluster.RebuildAfter)
+	if is.Quota == n.cfg.Limits.Quota && is.Replicas == n.cfg.Cluster.Replicas && is.RebuildAfter == rebuild {
+		return nil
+	}
+	if len(n.directory.Nodes()) > 1 {
+		n.log.Warn("settings of the whole cluster differ from this node's configuration and stay: change them with `covey cluster set`",
+			"quota", is.Quota, "replicas", is.Replicas, "rebuild_after", is.RebuildAfter)
+		return nil
+	}
+	err := n.directory.SetSettings(ctx, directory.SetSettings{
+		Quota: &n.cfg.Limits.Quota, Replicas: &n.cfg.Cluster.Replicas, RebuildAfter: &rebuild,
+	})
 	if errors.Is(err, covey.DiskFull) { // the node must start, so that mail can be deleted
-		n.log.Warn("[limits] quota takes effect at the next start that finds room on the disk", "err", err)
+		n.log.Warn("[limits] quota and [cluster] take effect at the next start that finds room on the disk", "err", err)
 		return nil
 	}
 	return err
@@ -320,9 +422,9 @@ func (n *Node) setQuota(ctx context.Context) error {
 
 func (n *Node) startServices(context.Context) (err error) {
 	n.delivery = delivery.New(delivery.Config{
-		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room,
+		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room, Reachable: n.shards.Reachable,
 	})
-	if n.logon, err = logon.New(logon.Config{Directory: n.directory, Logger: n.cfg.Logger}); err != nil {
+	if n.logon, err = logon.New(logon.Config{Directory: n.directory, Logger: n.cfg.Logger, SaltKey: n.saltKey()}); err != nil {
 		return err
 	}
 	n.metrics.MustRegister(n.directory.Metrics().Collectors()...)
@@ -352,20 +454,24 @@ func (n *Node) Failed() <-chan struct{} { return n.hostDone }
 // The order, with the reason for each step:
 //
 //  1. not ready: a load balancer looks elsewhere;
-//  2. the front ends finish what is under way and take nothing new: everything
+//  2. what this node leads is handed to others, and they hear that it goes, so
+//     that nobody waits for it;
+//  3. the front ends finish what is under way and take nothing new: everything
 //     below still works for them;
-//  3. background work, which proposes to the groups too;
-//  4. the admin socket, after the front ends, so that status answers while they
+//  4. background work, which proposes to the groups too;
+//  5. the admin socket, after the front ends, so that status answers while they
 //     finish, and before the states are closed under a check;
-//  5. the host: it answers what waits, checkpoints the states and closes them;
-//  6. the log, which the states' last checkpoint needed;
-//  7. the lock, when nothing writes any more.
+//  6. the host: it answers what waits, checkpoints the states and closes them;
+//  7. gossip and links, which the host needed;
+//  8. the log, which the states' last checkpoint needed;
+//  9. the lock, when nothing writes any more.
 func (n *Node) Stop() error {
 	n.stop.Do(func() {
 		n.ready.Store(false)
 		n.log.Info("stopping")
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
+		n.leave(ctx)
 		errs := []error{n.fronts.shutdown(ctx)}
 		if n.endWork != nil {
 			n.endWork()
@@ -398,6 +504,10 @@ func (n *Node) stopEngine() error {
 		cancel()
 		errs = append(errs, n.host.Run(ctx))
 	}
+	if g := n.links.gossip.Load(); g != nil {
+		errs = append(errs, g.Close())
+	}
+	n.links.close()
 	if n.seglog != nil {
 		errs = append(errs, n.seglog.Close())
 	}

@@ -46,3 +46,11 @@ func (s *states) add(id covey.ShardID, st storage.State) {
 	next[id] = st
 	s.all.Store(&next)
 }
+
+func (s *states) remove(id covey.ShardID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := maps.Clone(*s.all.Load())
+	delete(next, id)
+	s.all.Store(&next)
+}

@@ -42,8 +42,10 @@ func (n *Node) dropRemoved(ctx context.Context) {
 	tick := time.NewTicker(dropEvery)
 	defer tick.Stop()
 	for {
-		if err := n.dropOnce(ctx); err != nil && ctx.Err() == nil {
-			n.log.Warn("mail of removed accounts is still there; trying again", "err", err)
+		if leader, _ := n.table.Known(covey.DirectoryShard); leader == n.folder.id { // one node is enough
+			if err := n.dropOnce(ctx); err != nil && ctx.Err() == nil {
+				n.log.Warn("mail of removed accounts is still there; trying again", "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -24,6 +24,9 @@ type commands struct {
 	User    userCmd    `cmd:"" help:"Accounts."`
 	Alias   aliasCmd   `cmd:"" help:"Addresses that lead to others."`
 	Passwd  passwdCmd  `cmd:"" help:"Set an account's password."`
+	Node    nodeCmd    `cmd:"" help:"Nodes of the cluster."`
+	Cluster clusterCmd `cmd:"" help:"Settings of the whole cluster."`
+	Secret  secretCmd  `cmd:"" help:"Make the secret that the nodes of a new cluster share."`
 	Status  statusCmd  `cmd:"" help:"Show the state of the node."`
 	Health  healthCmd  `cmd:"" help:"Exit with 0 if the node is ready, else say why not."`
 	Bench   benchCmd   `cmd:"" help:"Drive load at any mail server and measure it."`

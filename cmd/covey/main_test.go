@@ -58,7 +58,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, d)
 		}
 	}
-	made := cmpopts.IgnoreFields(admin.User{}, "ID", "Shard", "Created")
+	made := cmpopts.IgnoreFields(admin.User{}, "ID", "Shard", "Created", "Nodes", "Leader")
 
 	same("domain add", "domain example.org added\n", ok(t, "", at("domain", "add", "example.org")...))
 	same("domain add --json", map[string]string{"done": "domain other.example added"},
@@ -91,6 +91,14 @@ func TestCommands(t *testing.T) {
 	same("domain list", "DOMAIN         ACCOUNTS  ALIASES\nexample.org    2         1\nother.example  0         1\n",
 		ok(t, "", at("domain", "list")...))
 
+	same("cluster set", "REPLICAS  REBUILD_AFTER  QUOTA\n1         10m0s          none\n", ok(t, "", at("cluster", "set", "--replicas", "1")...))
+	secret := filepath.Join(t.TempDir(), "secret")
+	ok(t, "", "secret", secret)
+	first, err := os.ReadFile(secret)
+	ok(t, "", "secret", secret)
+	if again, _ := os.ReadFile(secret); err != nil || len(first) < 64 || string(again) != string(first) {
+		t.Errorf("secret: %d octets, then %d, %v", len(first), len(again), err)
+	}
 	same("health", "ready\n", ok(t, "", at("health")...))
 	s := decoded[admin.Status](t, "", at("status")...)
 	if !s.Ready || s.Data != dir || s.Accounts != 2 || len(s.Shards) != 3 {

@@ -39,7 +39,26 @@ func (c *statusCmd) Run(ctx context.Context, io stdio) error {
 		return err
 	}
 	fmt.Fprintln(io.out)
+	if err := io.table("node address version state since role leads replicas free", peerRows(s.Peers)); err != nil {
+		return err
+	}
+	fmt.Fprintln(io.out)
 	return io.table("shard leader term applied commit live state", shardRows(s.Shards))
+}
+
+func peerRows(peers []admin.Peer) [][]string {
+	rows := make([][]string, len(peers))
+	for i, p := range peers {
+		address := p.Address
+		if address == "" {
+			address = "-"
+		}
+		rows[i] = []string{
+			p.Node, address, p.Version, p.State, p.Since.Format(time.DateTime), p.Role,
+			strconv.Itoa(p.Leads), strconv.Itoa(p.Replicas), bytes64(p.DiskFree),
+		}
+	}
+	return rows
 }
 
 func shardRows(shards []admin.Shard) [][]string {

@@ -23,6 +23,10 @@ const (
 	AliasRemove  = "alias.remove"  // Name → Done
 	AliasList    = "alias.list"    // Page → []Alias
 	NodeStatus   = "status"        // Empty → Status
+	NodeDrain    = "node.drain"    // NodeRequest → NodeMove
+	NodeRemove   = "node.remove"   // NodeRequest → NodeMove
+	NodeReplace  = "node.replace"  // NodeRequest → NodeMove
+	ClusterSet   = "cluster.set"   // Settings → Settings
 	NodeHealth   = "health"        // Empty → Health
 	NodeCheck    = "check"         // Empty → CheckResult
 )
@@ -64,6 +68,8 @@ type User struct {
 	Created  time.Time       `json:"created"`
 	Bytes    int64           `json:"bytes"`
 	Messages int64           `json:"messages"`
+	Nodes    []string        `json:"nodes"`  // that have a replica of the shard
+	Leader   string          `json:"leader"` // of them, where sessions run; empty: none known
 }
 
 // A Page asks for part of a list in the order of names.
@@ -100,6 +106,51 @@ type Health struct {
 	Reason string `json:"reason"` // why it is not ready; empty if it is
 }
 
+// NodeRequest names a node of the cluster.
+type NodeRequest struct {
+	Node string `json:"node"`
+	By   string `json:"by,omitempty"`   // to replace: the successor
+	Undo bool   `json:"undo,omitempty"` // to drain: give it replicas again
+}
+
+// NodeMove says how far the replicas of a node have moved. The operation is to be
+// asked for again until Done.
+type NodeMove struct {
+	Done   bool            `json:"done"`
+	Shards []covey.ShardID `json:"shards"` // that still have a replica there
+}
+
+// Settings hold for the whole cluster. Nil fields are left as they are.
+type Settings struct {
+	Quota        *int64 `json:"quota,omitempty"`         // bytes, of accounts made without a quota of their own; 0: none
+	Replicas     *int   `json:"replicas,omitempty"`      // 1, 3 or 5
+	RebuildAfter *int64 `json:"rebuild_after,omitempty"` // seconds
+}
+
+// Peer is one node of the cluster, as the node that was asked sees it.
+type Peer struct {
+	Node     string    `json:"node"`
+	Address  string    `json:"address"` // of its peer listener
+	Zone     string    `json:"zone,omitempty"`
+	Version  string    `json:"version"`
+	State    string    `json:"state"` // alive, suspect, dead, left, or unknown
+	Since    time.Time `json:"since"` // when this node saw that
+	Role     string    `json:"role"`  // active or draining
+	Leads    int       `json:"leads"` // shards, group 0 among them
+	Replicas int       `json:"replicas"`
+	DiskFree int64     `json:"disk_free"`
+	LogBytes int64     `json:"log_bytes"`
+}
+
+// Replica is one member of a Raft group.
+type Replica struct {
+	Node    string `json:"node"`
+	Learner bool   `json:"learner,omitempty"`
+	Lag     uint64 `json:"lag"`               // entries committed that it lacks, as its leader sees it
+	Silent  bool   `json:"silent,omitempty"`  // its leader does not hear it
+	Copying bool   `json:"copying,omitempty"` // is sent a copy of the state
+}
+
 // Status is the state of a node.
 type Status struct {
 	Node     string    `json:"node"`
@@ -114,7 +165,9 @@ type Status struct {
 	Segments int       `json:"segments"`
 	Domains  int       `json:"domains"`
 	Accounts int64     `json:"accounts"`
+	Cluster  string    `json:"cluster"`
 	Listen   []Listen  `json:"listen"`
+	Peers    []Peer    `json:"nodes"`
 	Shards   []Shard   `json:"shards"`
 }
 
@@ -124,15 +177,18 @@ type Listen struct {
 	Address string `json:"address"`
 }
 
-// Shard is one Raft group on this node.
+// Shard is one Raft group, as its leader sees it or, if that cannot be asked, the
+// node that was.
 type Shard struct {
 	ID       covey.ShardID `json:"id"`
 	Leader   string        `json:"leader"` // node id, empty: none known
 	Term     uint64        `json:"term"`
 	Applied  uint64        `json:"applied"`
 	Commit   uint64        `json:"commit"`
-	Stopped  string        `json:"stopped,omitempty"` // why the group no longer runs here
+	Stopped  string        `json:"stopped,omitempty"` // why the group no longer runs there
 	LiveData int64         `json:"live_bytes"`
+	Wanted   []string      `json:"wanted"` // nodes that should have a replica
+	Replicas []Replica     `json:"replicas"`
 }
 
 // CheckResult is what a check found.

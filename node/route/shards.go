@@ -2,6 +2,7 @@ package route
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"time"
@@ -27,8 +28,8 @@ type Config struct {
 	Local func(covey.ShardID) (storage.Reader, bool)
 
 	// Call brings a request to another node's Serve and returns its reply.
-	// Unavailable: it surely did not arrive; Unknown: it may have. It keeps
-	// nothing of the request. Nil: there are no other nodes.
+	// Unavailable: it surely did not arrive; Unknown: it may have. The request is
+	// not changed afterwards. Nil: there are no other nodes.
 	Call func(ctx context.Context, to covey.NodeID, request ...[]byte) ([]byte, error)
 }
 
@@ -88,8 +89,8 @@ func (s *Shards) try(ctx context.Context, leader covey.NodeID, id covey.ShardID,
 	if s.cfg.Call == nil {
 		return nil, covey.Errorf(covey.Unavailable, "shard %d is led by node %s, which cannot be reached", id, leader)
 	}
-	var head [16]byte
-	reply, err := s.cfg.Call(ctx, leader, appendHead(head[:0], id), frame)
+	// The link may still send it when this call has been given up.
+	reply, err := s.cfg.Call(ctx, leader, appendHead(make([]byte, 0, 4+len(frame)), id, frame))
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +183,6 @@ func (s *Shards) read(reply []byte, from covey.NodeID, id covey.ShardID) (*stora
 	return nil, covey.Errorf(covey.Unknown, "shard %d: node %s sent a reply that makes no sense", id, from)
 }
 
-func appendHead(b []byte, id covey.ShardID) []byte {
-	return append(b, byte(id), byte(id>>8), byte(id>>16), byte(id>>24))
+func appendHead(b []byte, id covey.ShardID, frame []byte) []byte {
+	return append(binary.LittleEndian.AppendUint32(b, uint32(id)), frame...)
 }

@@ -81,7 +81,8 @@ func Launch(bin, data string, env ...string) (*Node, error) {
 		}
 		n.cmd.Env = append(n.cmd.Env, "COVEY_LISTEN_"+strings.ToUpper(s)+"="+addr)
 	}
-	n.cmd.Env = append(n.cmd.Env, "COVEY_NODE_HOSTNAME=mail.example.org")
+	n.cmd.Env = append(n.cmd.Env, "COVEY_NODE_HOSTNAME=mail.example.org",
+		"COVEY_LISTEN_PEER=127.0.0.1:0", "COVEY_LISTEN_GOSSIP=127.0.0.1:0")
 	n.cmd.Env = append(n.cmd.Env, env...)
 	n.cmd.Stderr = logWriter{n}
 	out, err := n.cmd.StdoutPipe()

@@ -1,0 +1,176 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/node/admin"
+	"github.com/covey-mail/covey/placement"
+)
+
+// member returns the member of the cluster that an operator names.
+func (n *Node) member(name string) (directory.Node, error) {
+	id, err := covey.ParseNodeID(name)
+	if err != nil {
+		return directory.Node{}, err
+	}
+	m, ok := n.directory.Node(id)
+	if !ok || m.State == directory.Removed {
+		return m, covey.Errorf(covey.NotFound, "there is no node %s in the cluster: see `covey status`", name)
+	}
+	return m, nil
+}
+
+// nodeDrain has all replicas move away from a node, which stays a member.
+func (n *Node) nodeDrain(ctx context.Context, r admin.NodeRequest) (admin.NodeMove, error) {
+	m, err := n.member(r.Node)
+	if err != nil {
+		return admin.NodeMove{}, err
+	}
+	if r.Undo {
+		return admin.NodeMove{Done: true}, n.directory.SetNodeState(ctx, m.ID, directory.Active, directory.Draining)
+	}
+	if err := n.canLose(m.ID); err != nil {
+		return admin.NodeMove{}, err
+	}
+	if err := n.directory.SetNodeState(ctx, m.ID, directory.Draining, directory.Active); err != nil {
+		return admin.NodeMove{}, err
+	}
+	return n.moved(ctx, m.ID), nil
+}
+
+// nodeRemove drains a node and ends its membership once it holds nothing.
+func (n *Node) nodeRemove(ctx context.Context, r admin.NodeRequest) (admin.NodeMove, error) {
+	move, err := n.nodeDrain(ctx, admin.NodeRequest{Node: r.Node})
+	if err != nil || !move.Done {
+		return move, err
+	}
+	m, err := n.member(r.Node)
+	if err != nil {
+		return move, err
+	}
+	return move, n.directory.RemoveNode(ctx, m.ID, 0)
+}
+
+// nodeReplace puts one node in the place of another everywhere, and ends the
+// membership of the other once it holds nothing.
+func (n *Node) nodeReplace(ctx context.Context, r admin.NodeRequest) (admin.NodeMove, error) {
+	old, err := n.member(r.Node)
+	if err != nil {
+		return admin.NodeMove{}, err
+	}
+	by, err := n.member(r.By)
+	if err != nil {
+		return admin.NodeMove{}, err
+	}
+	if by.ID == old.ID {
+		return admin.NodeMove{}, covey.Errorf(covey.Invalid, "node %s cannot replace itself", r.Node)
+	}
+	if err := n.directory.SetNodeState(ctx, old.ID, directory.Draining, directory.Active); err != nil {
+		return admin.NodeMove{}, err
+	}
+	wanted, epoch := n.directory.ShardMap()
+	changes := make(map[covey.ShardID][]covey.NodeID)
+	for id, voters := range wanted {
+		if i := slices.Index(voters, old.ID); i >= 0 && !slices.Contains(voters, by.ID) {
+			next := slices.Clone(voters)
+			next[i] = by.ID
+			slices.Sort(next)
+			changes[id] = next
+		}
+	}
+	if len(changes) > 0 {
+		if _, err := n.directory.SetShardMap(ctx, epoch, changes); err != nil {
+			return admin.NodeMove{}, err
+		}
+	}
+	move := n.moved(ctx, old.ID)
+	if !move.Done {
+		return move, nil
+	}
+	return move, n.directory.RemoveNode(ctx, old.ID, by.ID)
+}
+
+// canLose returns why a node cannot be done without.
+func (n *Node) canLose(id covey.NodeID) error {
+	var nodes []placement.Node
+	for _, m := range n.directory.Nodes() {
+		state := placement.Up
+		if _, dead := (gossiped{n}).Dead(m.ID); dead && m.ID != n.folder.id {
+			state = placement.Down
+		}
+		nodes = append(nodes, placement.Node{ID: m.ID, Zone: m.Zone, State: state})
+	}
+	wanted, _ := n.directory.ShardMap()
+	m := make(placement.Map, len(wanted))
+	for shard, voters := range wanted {
+		if shard != covey.DirectoryShard {
+			m[shard] = voters
+		}
+	}
+	replicas := n.directory.Settings().Replicas
+	noQuorum, lost := placement.Removal(nodes, m, replicas, id)
+	switch {
+	case len(lost) > 0:
+		return covey.Errorf(covey.Denied, "node %s has the only replica of %s, and cannot be reached to move it: bring it back", id, shardList(lost))
+	case len(noQuorum) > 0:
+		return covey.Errorf(covey.Denied, "without node %s there are too few nodes for %d replicas of %s: add a node first and use `covey node replace %s NEW`, or lower the number with `covey cluster set --replicas`",
+			id, replicas, shardList(noQuorum), id)
+	}
+	return nil
+}
+
+// shardList names shards for people, the first few of them.
+func shardList(ids []covey.ShardID) string {
+	const most = 5
+	if len(ids) == 1 {
+		return fmt.Sprintf("shard %d", ids[0])
+	}
+	var names []string
+	for _, id := range ids[:min(len(ids), most)] {
+		names = append(names, fmt.Sprint(id))
+	}
+	text := "shards " + strings.Join(names, ", ")
+	if more := len(ids) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// moved tells which shards still count on a node: by the map, or by the members
+// that their leaders see.
+func (n *Node) moved(ctx context.Context, id covey.NodeID) admin.NodeMove {
+	left := []covey.ShardID{}
+	for _, sh := range n.allShards(ctx) {
+		holds := func(r admin.Replica) bool {
+			// Of the directory everybody keeps a copy until removed.
+			return r.Node == id.String() && !(sh.ID == covey.DirectoryShard && r.Learner)
+		}
+		if slices.Contains(sh.Wanted, id.String()) || sh.Leader == "" || slices.ContainsFunc(sh.Replicas, holds) {
+			left = append(left, sh.ID)
+		}
+	}
+	return admin.NodeMove{Done: len(left) == 0, Shards: left}
+}
+
+// clusterSet changes settings of the cluster and returns all of them.
+func (n *Node) clusterSet(ctx context.Context, r admin.Settings) (admin.Settings, error) {
+	set := directory.SetSettings{Quota: r.Quota, Replicas: r.Replicas}
+	if r.RebuildAfter != nil {
+		d := time.Duration(*r.RebuildAfter) * time.Second
+		set.RebuildAfter = &d
+	}
+	if r != (admin.Settings{}) {
+		if err := n.directory.SetSettings(ctx, set); err != nil {
+			return admin.Settings{}, err
+		}
+	}
+	is := n.directory.Settings()
+	after := int64(is.RebuildAfter / time.Second)
+	return admin.Settings{Quota: &is.Quota, Replicas: &is.Replicas, RebuildAfter: &after}, nil
+}

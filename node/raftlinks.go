@@ -1,0 +1,38 @@
+package node
+
+import (
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/peer"
+	"github.com/covey-mail/covey/replica"
+)
+
+// raftLinks carries the messages of this node's groups: one frame a peer for all
+// groups, or a few where there is much.
+type raftLinks struct{ net *peer.Net }
+
+// frameMessages bounds the messages of one frame. Raft's are at most 1 MiB, or one
+// entry, so that a frame stays below what a link takes.
+const frameMessages = 8
+
+// Send implements replica.Transport. What cannot be sent is lost, as on a network.
+func (r raftLinks) Send(to covey.NodeID, messages []replica.Message) {
+	for len(messages) > 0 {
+		n := min(len(messages), frameMessages)
+		if frame, err := replica.AppendMessages(nil, messages[:n]); err == nil {
+			r.net.Post(to, kindRaft, frame)
+		}
+		messages = messages[n:]
+	}
+}
+
+// receive hands the messages of a frame to the host. What makes no sense is
+// dropped; the peer has proved who it is, so it is a fault of a program and not an
+// attack.
+func (n *Node) receive(from covey.NodeID, frame []byte) {
+	messages, err := replica.ParseMessages(frame)
+	if err != nil {
+		n.log.Warn("messages of Raft make no sense", "from", from.String(), "err", err)
+		return
+	}
+	n.host.Step(from, messages)
+}

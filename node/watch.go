@@ -1,0 +1,108 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/covey-mail/covey"
+)
+
+const (
+	// holdTime is how long a watch is held by the other side before it is asked
+	// for again.
+	holdTime = 30 * time.Second
+	// retryPeer is the time between tries to reach a peer that is lost.
+	retryPeer = 200 * time.Millisecond
+)
+
+// watchers tell the routes which nodes can be reached: one call to each is always
+// under way, and fails at the moment its link breaks. That is within a second when
+// the peer's kernel says so, and within two or so when it falls silent; gossip
+// takes longer.
+type watchers struct {
+	n    *Node
+	mu   sync.Mutex
+	ends map[covey.NodeID]context.CancelFunc
+	done sync.WaitGroup
+}
+
+// watch makes one watcher for each of the nodes and ends the others.
+func (w *watchers) watch(ctx context.Context, nodes []covey.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	want := make(map[covey.NodeID]bool)
+	for _, id := range nodes {
+		if id == w.n.folder.id {
+			continue
+		}
+		want[id] = true
+		if w.ends[id] != nil {
+			continue
+		}
+		ctx, end := context.WithCancel(ctx)
+		w.ends[id] = end
+		w.done.Go(func() { w.follow(ctx, id) })
+	}
+	for id, end := range w.ends {
+		if !want[id] {
+			end()
+			delete(w.ends, id)
+		}
+	}
+}
+
+// follow watches one node until ctx ends.
+func (w *watchers) follow(ctx context.Context, id covey.NodeID) {
+	for ctx.Err() == nil {
+		if w.reach(ctx, id) == nil {
+			w.n.table.Back(id)
+			w.n.log.Debug("peer reached", "peer", id.String())
+			for w.hold(ctx, id) == nil {
+			}
+			if ctx.Err() == nil {
+				w.n.log.Info("peer lost", "peer", id.String())
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		w.n.table.Lost(id)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryPeer):
+		}
+	}
+}
+
+// reach asks the node for an answer at once.
+func (w *watchers) reach(ctx context.Context, id covey.NodeID) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := w.n.links.Call(ctx, id, methodPing)
+	return err
+}
+
+// hold asks it for one after a while.
+func (w *watchers) hold(ctx context.Context, id covey.NodeID) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*holdTime)
+	defer cancel()
+	_, err := w.n.links.Call(ctx, id, methodWatch)
+	return err
+}
+
+func servePing(context.Context, covey.NodeID, []byte) ([]byte, error) { return nil, nil }
+
+// serveWatch answers after a while. A node that stops does not wait for it.
+func (n *Node) serveWatch(ctx context.Context, _ covey.NodeID, _ []byte) ([]byte, error) {
+	timer := time.NewTimer(holdTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil, nil
+	case <-n.leaving:
+		return nil, covey.Errorf(covey.Unavailable, "the node is stopping")
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

@@ -82,9 +82,7 @@ func (n *Node) tellLeaders(ctx context.Context) {
 		if g := n.links.gossip.Load(); g != nil && len(gossip) > 0 {
 			g.Announce(gossip)
 		}
-		if n.reconciler != nil {
-			n.reconciler.Kick()
-		}
+		n.reconciler.Kick()
 	}
 }
 
@@ -152,10 +150,10 @@ func (n *Node) heardLeader(l membership.Leader) {
 func (n *Node) startCluster(context.Context) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.endCluster = cancel
-	n.clusterWork.Go(func() { n.tellLeaders(ctx) })
 	n.reconciler = reconcile.New(reconcile.Config{
 		Self: n.folder.id, Directory: n.directory, Groups: ledGroups{n}, Gossip: gossiped{n}, Logger: n.cfg.Logger,
 	})
+	n.clusterWork.Go(func() { n.tellLeaders(ctx) })
 	n.clusterWork.Go(func() { n.reconciler.Run(ctx) })
 	n.directory.Watch(func(directory.Event) { n.kickTend() })
 	n.clusterWork.Go(func() { n.tend(ctx) })

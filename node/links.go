@@ -176,10 +176,10 @@ func (l *links) close() {
 	if l == nil || l.Net == nil {
 		return
 	}
+	l.Close()
 	for _, ln := range l.listeners {
 		_ = ln.Close() // Serve may not have begun
 	}
-	l.Close()
 	l.serving.Wait()
 }
 

@@ -150,9 +150,8 @@ func (n *Node) peers(shards []admin.Shard) []admin.Peer {
 	for _, m := range n.directory.Nodes() {
 		p := admin.Peer{Node: m.ID.String(), Address: m.Peer, Zone: m.Zone, Version: m.Version, Role: m.State.String(), State: "unknown", Since: n.started}
 		if m.ID == n.folder.id {
-			p.State, p.DiskFree = membership.Alive.String(), n.disk.free.Load()
-		}
-		if gossip != nil {
+			p.State, p.Since, p.DiskFree = membership.Alive.String(), n.started, n.disk.free.Load()
+		} else if gossip != nil {
 			if g, ok := gossip.Member(m.ID); ok {
 				p.State, p.Since, p.DiskFree, p.LogBytes = g.State.String(), g.Since, int64(g.Load.DiskFree), int64(g.Load.DiskUsed)
 			}

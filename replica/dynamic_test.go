@@ -270,6 +270,7 @@ func TestRemoveAfterFault(t *testing.T) {
 		m := &recorder{panicOn: "poison"}
 		s := startSingle(t, durabletest.NewDisk(), "/log", Config{}, m)
 		wantKind(t, "poison", s.propose(0, "poison"), covey.Internal)
+		synctest.Wait() // the loop hears of the fault after who waited
 		if err := s.host.Remove(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}

@@ -242,10 +242,15 @@ func TestContextEnds(t *testing.T) {
 // What waits for the link to be made, or for others, was surely not handled.
 func TestContextEndsBeforeTheRequestIsSent(t *testing.T) {
 	a, b, p := proxied(t)
+	var handled atomic.Int64
+	b.Handle(waitMethod, func(context.Context, covey.NodeID, []byte) ([]byte, error) {
+		handled.Add(1)
+		return nil, nil
+	})
 	p.stall()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	_, err := a.Call(ctx, b.id, echoMethod)
+	_, err := a.Call(ctx, b.id, waitMethod)
 	if covey.KindOf(err) != covey.Unavailable || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v of kind %v", err, covey.KindOf(err))
 	}
@@ -254,6 +259,10 @@ func TestContextEndsBeforeTheRequestIsSent(t *testing.T) {
 		_, err := a.Call(t.Context(), b.id, echoMethod)
 		return err == nil
 	})
+	b.Close() // waits for handlers
+	if n := handled.Load(); n != 0 {
+		t.Errorf("a call that was surely not handled was, %d times", n)
+	}
 }
 
 func TestQueueIsBounded(t *testing.T) {

@@ -3,6 +3,7 @@ package peer
 import (
 	"bufio"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -164,6 +165,10 @@ func (s *sender) write(c *conn, every time.Duration, ticked func() error) error 
 		}
 		select {
 		case <-s.wake:
+			// Whoever woke us is seldom alone. To let the others put theirs first
+			// saves a third of the processor's time under load (BenchmarkCall8KiB),
+			// and an idle node has nobody to wait for.
+			runtime.Gosched()
 		case <-tick.C:
 			if err := ticked(); err != nil {
 				return err

@@ -127,8 +127,12 @@ func TestStreamsEndWithClose(t *testing.T) {
 // notice: its streams go when the control link does (F-18).
 func TestStreamsEndWithTheSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, net, l := pipedPair(t)
-		b.HandleConn("echo", echoConn)
+		a, b, pn, l := pipedPair(t)
+		ended := make(chan struct{})
+		b.HandleConn("echo", func(from covey.NodeID, header []byte, c net.Conn) {
+			echoConn(from, header, c)
+			close(ended)
+		})
 		old, err := a.Dial(t.Context(), b.id, "echo", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -150,10 +154,12 @@ func TestStreamsEndWithTheSilence(t *testing.T) {
 			t.Errorf("the session learned after %v", d)
 		}
 		old.Close()
-		net.setHole(b.addr, true)
+		if d := took(func() { <-ended }); d > b.cfg.Silence+grace {
+			t.Errorf("the other side learned %v later", d)
+		}
+		pn.setHole(b.addr, true)
 		_, err = a.Dial(t.Context(), b.id, "echo", nil)
 		wantKind(t, err, covey.Unavailable)
-		net.setHole(b.addr, false)
 	})
 }
 

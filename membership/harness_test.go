@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/goleak"
 
 	"github.com/covey-mail/covey"
@@ -50,13 +51,15 @@ func inWorld(t *testing.T, weather simnet.Weather, test func(w *world)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var net sync.WaitGroup
 		net.Go(func() { w.net.Run(ctx) })
+		defer func() {
+			for _, n := range w.nodes {
+				n.Close()
+			}
+			w.pass(5 * time.Second) // memberlist's last probes
+			cancel()
+			net.Wait()
+		}()
 		test(w)
-		for _, n := range w.nodes {
-			n.Close()
-		}
-		w.pass(5 * time.Second) // memberlist's last probes
-		cancel()
-		net.Wait()
 	})
 }
 
@@ -78,7 +81,12 @@ func (w *world) config(id covey.NodeID, ip string) (Config, *node) {
 // start starts a node, with what edit changes in its Config.
 func (w *world) start(id covey.NodeID, edit ...func(*Config)) *node {
 	w.Helper()
-	cfg, n := w.config(id, membershiptest.IP(int(id)))
+	return w.startAt(id, membershiptest.IP(int(id)), edit...)
+}
+
+func (w *world) startAt(id covey.NodeID, ip string, edit ...func(*Config)) *node {
+	w.Helper()
+	cfg, n := w.config(id, ip)
 	for _, e := range edit {
 		e(&cfg)
 	}
@@ -124,13 +132,21 @@ func (w *world) see(id covey.NodeID, s State) {
 	}
 }
 
-// until waits for a condition, for two minutes of the bubble's time.
+// until waits for a condition, for a minute of the bubble's time.
 func (w *world) until(what string, cond func() bool) {
 	w.Helper()
-	for by := time.Now().Add(2 * time.Minute); !cond(); w.pass(10 * time.Millisecond) {
+	w.within(time.Minute, what, cond)
+}
+
+// within waits for a condition, for some of the bubble's time.
+func (w *world) within(d time.Duration, what string, cond func() bool) {
+	w.Helper()
+	for by := time.Now().Add(d); !cond(); w.pass(10 * time.Millisecond) {
 		if time.Now().After(by) {
 			for id, n := range w.nodes {
-				w.Logf("%s: %v", id, n.Members())
+				for _, m := range n.Members() {
+					w.Logf("to %s, %s is %s since %s", id, m.ID, m.State, m.Since)
+				}
 			}
 			w.Fatalf("it never happens that %s", what)
 		}
@@ -184,4 +200,26 @@ func (l *lines) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(b)
+}
+
+// count returns how many lines contain a text.
+func (l *lines) count(text string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.text.String()) {
+		if strings.Contains(line, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// refused returns how often something was refused for a reason.
+func refused(t *testing.T, g *Gossip, reason string) int {
+	t.Helper()
+	var m dto.Metric
+	if err := g.cfg.Metrics.refused.WithLabelValues(reason).Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return int(m.GetCounter().GetValue())
 }

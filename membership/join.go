@@ -12,21 +12,32 @@ import (
 const (
 	joinTries   = 3           // addresses that are tried at a time
 	joinFirst   = time.Second // from one try to the next while nobody was ever reached
+	settling    = 15 * time.Second
+	settleEvery = 5 * time.Second
 	lookupLimit = 3 * time.Second
 )
 
 // joinMissing tries, now and again until ctx ends, to reach nodes that should be
 // there and are not: memberlist does not look again for those it lost.
+//
+// For a while after the start it goes back to nodes that are there, too. They may
+// have taken this one for an impostor of its last life at another address, and
+// believe it once that is dead.
 func (g *Gossip) joinMissing(ctx context.Context) {
+	start := time.Now()
 	joined := false
 	for {
-		missing := g.missing(ctx)
-		if g.join(ctx, missing) {
-			joined = true
+		missing, there := g.missing(ctx)
+		joined = g.join(ctx, missing) || joined
+		if time.Since(start) < settling {
+			joined = g.join(ctx, there) || joined
 		}
 		wait := g.cfg.Timing.Rejoin*3/4 + rand.N(g.cfg.Timing.Rejoin/2)
-		if !joined && len(missing) > 0 {
+		switch {
+		case !joined && len(missing) > 0:
 			wait = min(wait, joinFirst)
+		case time.Since(start) < settling:
+			wait = min(wait, settleEvery)
 		}
 		select {
 		case <-ctx.Done():
@@ -36,30 +47,36 @@ func (g *Gossip) joinMissing(ctx context.Context) {
 	}
 }
 
-// missing returns, in random order, the addresses of dead members and of seeds at
-// which no member lives. Those who left will come by themselves, but for seeds.
-func (g *Gossip) missing(ctx context.Context) []netip.AddrPort {
-	addrs := g.resolve(ctx, g.cfg.Seeds())
+// missing returns, each in random order, the addresses of dead members and of
+// seeds at which no member lives, and those of other members that live. Who left
+// will come by itself, but for seeds.
+func (g *Gossip) missing(ctx context.Context) (missing, there []netip.AddrPort) {
+	missing = g.resolve(ctx, g.cfg.Seeds())
 	lives := map[netip.AddrPort]bool{}
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.left {
-		addrs = nil
+		return nil, nil
 	}
 	for _, m := range g.members {
 		at, err := netip.ParseAddrPort(m.Gossip)
 		switch {
 		case err != nil:
-		case m.State.here() || m.ID == g.self.ID:
+		case m.ID == g.self.ID:
 			lives[at] = true
+		case m.State.here():
+			lives[at] = true
+			there = append(there, at)
 		case m.State == Dead:
-			addrs = append(addrs, at)
+			missing = append(missing, at)
 		}
 	}
-	g.mu.Unlock()
-	slices.SortFunc(addrs, netip.AddrPort.Compare)
-	addrs = slices.DeleteFunc(slices.Compact(addrs), func(a netip.AddrPort) bool { return lives[a] })
-	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-	return addrs
+	slices.SortFunc(missing, netip.AddrPort.Compare)
+	missing = slices.DeleteFunc(slices.Compact(missing), func(a netip.AddrPort) bool { return lives[a] })
+	for _, addrs := range [][]netip.AddrPort{missing, there} {
+		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	}
+	return missing, there
 }
 
 // resolve looks up host names, which memberlist itself would do by a query for
@@ -106,7 +123,7 @@ func (g *Gossip) join(ctx context.Context, addrs []netip.AddrPort) bool {
 			g.cfg.Logger.Debug("not joined", "gossip", at, "error", err)
 			continue
 		}
-		g.cfg.Logger.Info("joined", "gossip", at)
+		g.cfg.Logger.Debug("joined", "gossip", at)
 		if g.deadAt(at.String()) {
 			_, _ = g.list.Join([]string{at.String()})
 		}

@@ -106,11 +106,17 @@ func leafTemplate(node covey.NodeID, cluster covey.ClusterID) *x509.Certificate 
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		URIs:                  []*url.URL{{Scheme: "covey", Host: cluster.String(), Path: "/" + node.String()}},
+		URIs:                  []*url.URL{memberURI(node, cluster)},
 	}
 }
 
-// parseURI is the inverse of what leafTemplate writes.
+// memberURI is what a certificate says of who has it.
+func memberURI(node covey.NodeID, cluster covey.ClusterID) *url.URL {
+	return &url.URL{Scheme: "covey", Host: cluster.String(), Path: "/" + node.String()}
+}
+
+// parseURI is the inverse of memberURI, and takes nothing that memberURI would
+// write otherwise.
 func parseURI(u *url.URL) (node covey.NodeID, cluster covey.ClusterID, err error) {
 	wrong := covey.Errorf(covey.Invalid, "certificate for %.80q, want covey://CLUSTER/NODE", u.String())
 	rest, ok := strings.CutPrefix(u.String(), "covey://")
@@ -121,7 +127,7 @@ func parseURI(u *url.URL) (node covey.NodeID, cluster covey.ClusterID, err error
 	if _, err := hex.Decode(cluster[:], []byte(host)); err != nil {
 		return 0, cluster, wrong
 	}
-	if node, err = covey.ParseNodeID(path); err != nil {
+	if node, err = covey.ParseNodeID(path); err != nil || u.String() != memberURI(node, cluster).String() {
 		return 0, cluster, wrong
 	}
 	return node, cluster, nil

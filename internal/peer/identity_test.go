@@ -65,7 +65,7 @@ func TestTwoSecrets(t *testing.T) {
 }
 
 func TestParseURI(t *testing.T) {
-	good := leafTemplate(7, testCluster).URIs[0].String()
+	good := memberURI(7, testCluster).String()
 	for s, ok := range map[string]bool{
 		good:                              true,
 		good + "/":                        false,
@@ -95,14 +95,15 @@ func TestParseURI(t *testing.T) {
 }
 
 func FuzzParseURI(f *testing.F) {
-	f.Add(leafTemplate(7, testCluster).URIs[0].String())
+	f.Add(memberURI(7, testCluster).String())
+	f.Add("CoveY://000A0000000000000000000000000000/0000000000000001")
 	f.Fuzz(func(t *testing.T, s string) {
 		u, err := url.Parse(s)
 		if err != nil {
 			return
 		}
 		node, cluster, err := parseURI(u)
-		if err == nil && (node == 0 || leafTemplate(node, cluster).URIs[0].String() != u.String()) {
+		if err == nil && (node == 0 || memberURI(node, cluster).String() != u.String()) {
 			t.Errorf("%q is node %s of cluster %s", s, node, cluster)
 		}
 		if err != nil && covey.KindOf(err) != covey.Invalid {

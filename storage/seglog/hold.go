@@ -15,21 +15,18 @@ type Hold struct {
 	segments map[uint64]bool // nil: released
 }
 
-// Hold keeps segments from removal until Release. If one is gone already, that
-// is covey.NotFound, and none is held.
-func (l *Log) Hold(segments ...uint64) (*Hold, error) {
+// Hold keeps segments from removal until Release. One that is gone already is
+// passed over: reading from it says so.
+func (l *Log) Hold(segments ...uint64) *Hold {
 	h := &Hold{log: l, segments: map[uint64]bool{}}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, n := range segments {
-		if l.find(n) == nil {
-			return nil, errGone(n)
+		if l.find(n) != nil {
+			h.keepLocked(n)
 		}
 	}
-	for _, n := range segments {
-		h.keepLocked(n)
-	}
-	return h, nil
+	return h
 }
 
 func (h *Hold) keepLocked(number uint64) {

@@ -51,7 +51,7 @@ func (c *checker) atRest(f *folder, log *seglog.Log) {
 		if st, err := directory.OpenState(directory.Config{Path: f.path("directory.db")}); err != nil {
 			c.problem("directory", err)
 		} else {
-			c.connected("directory", st.Applied(), log.Group(covey.DirectoryShard))
+			c.connected("directory", st, log.Group(covey.DirectoryShard))
 			c.problems("directory", st.Check(c.ctx))
 			c.problem("directory", st.Close())
 		}
@@ -66,7 +66,7 @@ func (c *checker) atRest(f *folder, log *seglog.Log) {
 			c.problem(name, err)
 			continue
 		}
-		c.connected(name, st.Applied(), log.Group(id))
+		c.connected(name, st, log.Group(id))
 		c.shard(id, st, log)
 		c.problem(name, st.Close())
 	}
@@ -79,7 +79,7 @@ func (c *checker) present(name, path string, log *seglog.Group) bool {
 	if !errors.Is(err, os.ErrNotExist) {
 		return true // what else is wrong shows when it is opened
 	}
-	if err := replica.Connected(log, 0); err != nil {
+	if err := replica.Connected(log, 0, nil); err != nil {
 		c.problem(name, fmt.Errorf("%s is gone: %w", path, err))
 	}
 	return false
@@ -87,8 +87,12 @@ func (c *checker) present(name, path string, log *seglog.Group) bool {
 
 // connected checks that the log has all that a database has applied, and all
 // that it has not. A start refuses a log that does not.
-func (c *checker) connected(name string, applied uint64, log *seglog.Group) {
-	c.problem(name, replica.Connected(log, applied))
+func (c *checker) connected(name string, st interface{ Applied() uint64 }, log *seglog.Group) {
+	var installed []byte
+	if s, ok := st.(interface{ Installed() []byte }); ok {
+		installed = s.Installed()
+	}
+	c.problem(name, replica.Connected(log, st.Applied(), installed))
 }
 
 // check is Check for the running node. The log is checked by what the bodies and

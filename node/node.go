@@ -231,6 +231,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodPropose, n.shards.Serve)
 	n.links.Handle(methodMembers, n.serveMembers)
 	n.links.Handle(methodShards, n.serveShards)
+	n.links.Handle(methodFetch, n.serveFetch)
 }
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/peer"
 	"github.com/covey-mail/covey/replica"
@@ -23,6 +25,20 @@ func (r raftLinks) Send(to covey.NodeID, messages []replica.Message) {
 		}
 		messages = messages[n:]
 	}
+}
+
+// Fetch implements replica.Transport.
+func (r raftLinks) Fetch(ctx context.Context, from covey.NodeID, req replica.SnapshotRequest) ([]byte, error) {
+	return r.net.Call(ctx, from, methodFetch, replica.AppendSnapshotRequest(nil, req))
+}
+
+// serveFetch answers Fetch on the node that offers the copy.
+func (n *Node) serveFetch(_ context.Context, from covey.NodeID, request []byte) ([]byte, error) {
+	req, err := replica.ParseSnapshotRequest(request)
+	if err != nil {
+		return nil, err
+	}
+	return n.host.ServeSnapshot(from, req)
 }
 
 // receive hands the messages of a frame to the host. What makes no sense is

@@ -63,6 +63,10 @@ func (j joined) handle(l *loop) {
 	l.groups = append(l.groups, g)
 	l.appliers.Go(g.applyAll)
 	g.dueAt = l.ticks + l.checkpointTicks()
+	g.log.SetSnapshots(nil)
+	if _, ok := g.sm.(Snapshotter); ok && l.h.cfg.Transport != nil {
+		g.log.SetSnapshots(func() (*raftpb.Snapshot, error) { return l.offerFor(g) })
+	}
 	l.elect(g)
 	l.mark(g)
 }
@@ -93,35 +97,45 @@ const firstIndex, firstTerm = 1, 1
 
 // open checks the log against the state machine and makes the Raft core.
 func (g *group) open(voters []covey.NodeID) error {
+	kept := recorded(g.sm)
+	rec, err := parseRecord(kept)
+	if err != nil {
+		return err
+	}
+	if err := g.mend(rec); err != nil {
+		return err
+	}
 	if err := g.found(voters); err != nil {
 		return err
 	}
 	applied := g.sm.Applied()
-	if err := Connected(g.log, applied); err != nil {
+	if err := Connected(g.log, applied, kept); err != nil {
 		return err
 	}
 	hs, cs, err := g.log.InitialState()
 	if err != nil {
 		return err
 	}
-	last, err := g.log.LastIndex()
+	last, err := g.lastEntry()
 	if err != nil {
 		return err
 	}
-	g.covered = covered(last)
-	g.applied = max(applied, g.covered)
-	start := &logView{Group: g.log, applied: g.applied}
-	cfg := g.h.cfg.raftConfig(start, g.applied, raftLogger{g.out})
-	if g.rn, err = newRawNode(g.id, cfg); err != nil {
-		return err
+	if g.log.Empty() {
+		g.former = last
+	} else {
+		g.covered = covered(last.index, rec)
 	}
 	_, g.confIndex = g.log.ConfState()
 	g.conf = cs
+	g.applied = max(applied, g.covered)
+	g.applyConf, g.applyConfIndex = cs, g.confIndex
 	g.term, g.vote, g.committed = hs.GetTerm(), hs.GetVote(), max(hs.GetCommit(), g.applied)
 	g.announced = Leadership{Group: g.id, Term: g.term}
 	g.publishMembers()
 	g.publish()
-	return nil
+	start := &logView{Group: g.log, applied: g.applied}
+	g.rn, err = newRawNode(g.id, g.h.cfg.raftConfig(start, g.applied, raftLogger{g.out}))
+	return err
 }
 
 // found makes sure that the log has a membership, unless the group waits to hear
@@ -142,7 +156,7 @@ func (g *group) found(voters []covey.NodeID) error {
 	case len(cs.GetVoters()) > 0 && applied == 0:
 		// Founded by a program that began logs at 0, and nothing happened since.
 		return g.begin(cs, hs)
-	case last != 0 || applied != 0:
+	case !g.log.Empty() || applied != 0:
 		return covey.Errorf(covey.Corrupt, "the log ends at %d, with members %v, but %d was applied: records are lost", last, cs.GetVoters(), applied)
 	case voters == nil:
 		return nil
@@ -184,10 +198,18 @@ func newRawNode(id covey.ShardID, cfg *raft.Config) (rn *raft.RawNode, err error
 	return raft.NewRawNode(cfg)
 }
 
-// Connected checks that a log has all that a state which applied the commands up
-// to an index still needs, and has lost nothing that this node vouched for:
-// Corrupt if not.
-func Connected(log *seglog.Group, applied uint64) error {
+// Connected checks that a log has all that a state still needs, and has lost
+// nothing that this node vouched for: Corrupt if not. The state has applied the
+// commands up to an index, and was last installed with what Snapshotter.Installed
+// returns, nil for none.
+func Connected(log *seglog.Group, applied uint64, installed []byte) error {
+	rec, err := parseRecord(installed)
+	if err != nil {
+		return err
+	}
+	if missing, err := rec.unmarked(log, applied); err != nil || missing {
+		return err // Add mends it
+	}
 	hs, _, err := log.InitialState()
 	if err != nil {
 		return err
@@ -200,7 +222,13 @@ func Connected(log *seglog.Group, applied uint64) error {
 	if err != nil {
 		return err
 	}
-	applied = max(applied, covered(last))
+	if log.Empty() {
+		if applied > 0 {
+			return covey.Errorf(covey.Corrupt, "the log has nothing of the group, but %d was applied", applied)
+		}
+		return nil
+	}
+	applied = max(applied, covered(last, rec))
 	switch {
 	case last < applied:
 		return covey.Errorf(covey.Corrupt, "the log ends at %d, but %d was applied: records are lost", last, applied)
@@ -219,9 +247,16 @@ func Connected(log *seglog.Group, applied uint64) error {
 	return nil
 }
 
-// covered returns up to which index there is no command that a state could lack,
-// in a log that ends at last.
-func covered(last uint64) uint64 { return min(last, firstIndex) }
+// covered returns up to which index there is no command that the state could
+// lack, in a log that ends at last: a copy covers the entries behind its last
+// command too.
+func covered(last uint64, rec *record) uint64 {
+	index := min(last, firstIndex)
+	if rec != nil {
+		index = max(index, min(last, rec.meta.GetIndex()))
+	}
+	return index
+}
 
 // logView is the group's log as the core sees it.
 type logView struct {
@@ -240,14 +275,34 @@ func (v *logView) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
 }
 
 // FirstIndex hides the first entry of a log that began at 0, which is a leader's
-// empty one, so that it is as one that begins behind firstIndex.
+// empty one, so that it is as one that begins behind firstIndex. A replica
+// without a membership has a log that begins at 0, whatever it had before.
 func (v *logView) FirstIndex() (uint64, error) {
 	first, err := v.Group.FirstIndex()
-	if err != nil || first > firstIndex {
-		return first, err
+	switch {
+	case err != nil:
+		return 0, err
+	case v.Group.Empty():
+		return 1, nil
 	}
-	if last, err := v.Group.LastIndex(); err != nil || last == 0 {
-		return first, err
+	return max(first, firstIndex+1), nil
+}
+
+// LastIndex implements raft.Storage.
+func (v *logView) LastIndex() (uint64, error) {
+	if v.Group.Empty() {
+		return 0, nil
 	}
-	return firstIndex + 1, nil
+	return v.Group.LastIndex()
+}
+
+// Term implements raft.Storage.
+func (v *logView) Term(index uint64) (uint64, error) {
+	switch {
+	case !v.Group.Empty():
+		return v.Group.Term(index)
+	case index > 0:
+		return 0, raft.ErrUnavailable
+	}
+	return 0, nil
 }

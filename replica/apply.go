@@ -17,7 +17,12 @@ type work struct {
 	entries    []*raftpb.Entry
 	responses  []*raftpb.Message // for the core, once they are applied
 	checkpoint func(error)       // told the outcome
-	leave      bool              // the group is gone: the last work
+	confIndex  uint64            // the entry that brought the membership: of entries, or that a copy is to have
+	conf       *raftpb.ConfState // with entries that changed it
+	offer      bool              // a copy for followers is wanted
+	close      *offer            // one that is not
+	install    *installation
+	leave      bool // the group is gone: the last work
 }
 
 // applied tells the loop that entries are applied.
@@ -47,6 +52,9 @@ func (l *loop) handToApply(g *group, m *raftpb.Message) {
 			l.applyChange(g, e)
 			changed = true
 		}
+	}
+	if changed {
+		w.conf, w.confIndex = g.conf, g.confIndex
 	}
 	l.h.metrics.applyQueue.Add(float64(len(w.entries)))
 	if changed || g.holding > 0 {
@@ -79,25 +87,55 @@ func (g *group) applyAll() {
 
 func (g *group) do(w work) {
 	g.h.metrics.applyQueue.Sub(float64(len(w.entries)))
-	if w.leave {
+	switch {
+	case w.leave:
 		g.leave()
+		return
+	case w.close != nil:
+		g.closeCopy(w.close)
 		return
 	}
 	if err := g.fault(); err != nil {
 		if w.checkpoint != nil {
 			w.checkpoint(covey.Errorf(covey.Unavailable, "shard %d has stopped: %w", g.id, err))
 		}
+		g.forgo(w, err)
 		return
 	}
-	if w.checkpoint != nil {
+	switch {
+	case w.checkpoint != nil:
 		w.checkpoint(g.checkpoint())
-		return
+	case w.offer:
+		g.offer(w.confIndex)
+	case w.install != nil:
+		if err := g.install(w.install); err == nil {
+			g.h.events.put(installed{g})
+		} else if !errors.Is(err, errStopping) {
+			g.fail(err)
+		}
+	default:
+		if err := g.apply(w.entries); err != nil {
+			g.fail(err)
+			return
+		}
+		if w.conf != nil {
+			g.applyConf, g.applyConfIndex = w.conf, w.confIndex
+		}
+		g.h.events.put(applied{g, w.responses})
 	}
-	if err := g.apply(w.entries); err != nil {
-		g.fail(err)
-		return
+}
+
+// forgo gives up a work of a group that has stopped.
+func (g *group) forgo(w work, reason error) {
+	switch {
+	case w.offer:
+		g.h.offers.open.Add(-1)
+		g.h.events.put(opened{g, nil, reason})
+	case w.install != nil:
+		if err := w.install.restorer.Abort(); err != nil {
+			g.out.Warn("abort copy", "error", err)
+		}
 	}
-	g.h.events.put(applied{g, w.responses})
 }
 
 // apply applies committed entries and answers those who wait for them. The
@@ -251,7 +289,7 @@ func (g *group) checkpoint() (err error) {
 		}
 		return fmt.Errorf("checkpoint shard %d: %w", g.id, err)
 	}
-	g.h.cfg.Log.Applied(g.id, index)
+	g.h.cfg.Log.Applied(g.id, g.pinned(index))
 	return nil
 }
 
@@ -262,6 +300,9 @@ func (g *group) closeMachine() (err error) {
 		}
 	}()
 	g.closed = true
+	for len(g.copies) > 0 {
+		g.closeCopy(g.copies[0])
+	}
 	if err := g.sm.Close(); err != nil {
 		return fmt.Errorf("close shard %d: %w", g.id, err)
 	}

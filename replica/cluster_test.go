@@ -25,8 +25,9 @@ import (
 // that forgets, joined by a simulated network.
 type cluster struct {
 	t      *testing.T
-	net    *simnet.Net[[]Message]
+	net    *simnet.Net[packet]
 	cfg    Config
+	log    seglog.Config // of every node; Dir and FS are filled in
 	groups int
 	voters []covey.NodeID // of a new group
 	nodes  []*peer        // node id is index + 1
@@ -56,22 +57,12 @@ type live struct {
 	machines []*recorder
 }
 
-// A port is a node's end of the network. A node whose power is cut sends nothing.
-type port struct {
-	net  *simnet.Net[[]Message]
-	from covey.NodeID
-	dead atomic.Bool
-}
-
-func (p *port) Send(to covey.NodeID, messages []Message) {
-	if !p.dead.Load() {
-		p.net.Send(p.from, to, messages)
-	}
-}
-
-// A syncGate is a file system whose fsyncs are counted and can be held up.
+// A syncGate is a file system whose fsyncs are counted and can be held up. Once
+// the power was cut, it is not for those who used it before.
 type syncGate struct {
 	durable.FS
+	power sync.RWMutex // guards off
+	off   bool
 	syncs atomic.Int64
 	from  atomic.Int64 // number of the first fsync that is held up
 	held  atomic.Pointer[chan struct{}]
@@ -88,12 +79,45 @@ func (g *syncGate) hold(after int64) (release func()) {
 	})
 }
 
-func (g *syncGate) Open(name string, flag int, perm os.FileMode) (durable.File, error) {
-	f, err := g.FS.Open(name, flag, perm)
+// on runs an operation that is by name, so that it could come after the crash.
+func (g *syncGate) on(op func() error) error {
+	g.power.RLock()
+	defer g.power.RUnlock()
+	if g.off {
+		return durabletest.ErrPower
+	}
+	return op()
+}
+
+func (g *syncGate) Open(name string, flag int, perm os.FileMode) (f durable.File, err error) {
+	err = g.on(func() error {
+		f, err = g.FS.Open(name, flag, perm)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	return &gatedFile{f, g}, nil
+}
+
+func (g *syncGate) Rename(oldname, newname string) error {
+	return g.on(func() error { return g.FS.Rename(oldname, newname) })
+}
+
+func (g *syncGate) Remove(name string) error {
+	return g.on(func() error { return g.FS.Remove(name) })
+}
+
+func (g *syncGate) SyncDir(name string) error {
+	return g.on(func() error { return g.FS.SyncDir(name) })
+}
+
+// cut cuts the power of a disk under its users.
+func (g *syncGate) cut(disk *durabletest.Disk, seed uint64) {
+	g.power.Lock()
+	defer g.power.Unlock()
+	g.off = true
+	disk.Crash(seed)
 }
 
 type gatedFile struct {
@@ -120,15 +144,16 @@ func newCluster(t *testing.T, seed uint64, n, voters, groups int) *cluster {
 // prepareCluster is newCluster as far as before the start.
 func prepareCluster(t *testing.T, seed uint64, n, voters, groups int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, net: simnet.New[[]Message](seed, simnet.Weather{MinDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond}), groups: groups}
+	c := &cluster{t: t, net: simnet.New[packet](seed, simnet.Weather{MinDelay: time.Millisecond, MaxDelay: 5 * time.Millisecond}), groups: groups}
+	c.log.SegmentSize = 256 << 10
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { c.net.Run(ctx) })
 	c.stop = func() { cancel(); wg.Wait() }
 	for i := range n {
 		p := &peer{c: c, id: covey.NodeID(i + 1), disk: durabletest.NewDisk(), joined: make([]bool, groups)}
-		for range groups {
-			p.machines = append(p.machines, &recorder{})
+		for id := range groups {
+			p.machines = append(p.machines, p.machine(covey.ShardID(id)))
 		}
 		c.nodes = append(c.nodes, p)
 		if i < voters {
@@ -157,16 +182,25 @@ func (p *peer) prepare() {
 	t := p.c.t
 	t.Helper()
 	p.gate = &syncGate{FS: p.disk}
-	log, err := seglog.Open(seglog.Config{Dir: "/log", FS: p.gate, SegmentSize: 256 << 10})
+	logConfig := p.c.log
+	logConfig.Dir, logConfig.FS = "/log", p.gate
+	log, err := seglog.Open(logConfig)
 	if err != nil {
 		t.Fatalf("node %d: %v", p.id, err)
 	}
 	cfg := p.c.cfg
-	p.port = &port{net: p.c.net, from: p.id}
+	p.port = newPort(p.c.net, p.id)
 	cfg.Node, cfg.Log, cfg.Transport = p.id, log, p.port
 	p.log, p.host = log, newHost(t, cfg)
+	p.port.host = p.host
 	for i, m := range p.machines {
-		if m != nil {
+		switch {
+		case m == nil:
+		case p.joined[i] && log.Group(covey.ShardID(i)).Empty():
+			m.remove() // what a removal that was cut short may have left
+			p.machines[i] = p.machine(covey.ShardID(i))
+			fallthrough
+		default:
 			p.add(covey.ShardID(i))
 		}
 	}
@@ -177,8 +211,13 @@ func (p *peer) run() {
 	p.cancel, p.ended = cancel, make(chan error, 1)
 	host, ended := p.host, p.ended
 	go func() { ended <- host.Run(ctx) }()
-	p.c.net.Join(p.id, host.Step)
+	p.c.net.Join(p.id, p.port.receive)
 	p.up.Store(&live{p.host, slices.Clone(p.machines)})
+}
+
+// machine makes a state machine that keeps its state on the node's disk.
+func (p *peer) machine(id covey.ShardID) *recorder {
+	return newRecorder(p.disk, fmt.Sprintf("/state-%d", id))
 }
 
 // add adds a group with the machine that there is for it.
@@ -188,7 +227,7 @@ func (p *peer) add(id covey.ShardID) {
 	if p.joined[id] {
 		voters = nil
 	}
-	p.machines[id].read = p.log.Read
+	p.machines[id].read, p.machines[id].fs = p.log.Read, p.gate
 	if err := p.host.Add(id, p.machines[id], voters); err != nil {
 		p.c.t.Fatalf("node %d: %v", p.id, err)
 	}
@@ -197,7 +236,7 @@ func (p *peer) add(id covey.ShardID) {
 // join gives a node a group that goes on elsewhere.
 func (p *peer) join(id covey.ShardID) {
 	p.c.t.Helper()
-	p.machines[id], p.joined[id] = &recorder{}, true
+	p.machines[id], p.joined[id] = p.machine(id), true
 	p.add(id)
 	p.up.Store(&live{p.host, slices.Clone(p.machines)})
 }
@@ -207,6 +246,7 @@ func (p *peer) leave(id covey.ShardID) error {
 	err := p.host.Remove(p.c.t.Context(), id)
 	if err == nil {
 		p.check()
+		p.machines[id].remove()
 		p.machines[id] = nil
 		p.up.Store(&live{p.host, slices.Clone(p.machines)})
 	}
@@ -231,15 +271,16 @@ func (p *peer) crash(seed uint64) {
 	p.up.Store(nil)
 	p.port.dead.Store(true)
 	p.c.net.Leave(p.id)
-	p.disk.Crash(seed)
+	p.gate.cut(p.disk, seed)
 	next := make([]*recorder, len(p.machines))
 	for i, m := range p.machines {
 		if m != nil {
-			next[i] = m.restarted()
+			next[i] = m.reopened(p.disk)
 		}
 	}
 	p.cancel()
 	<-p.ended // whatever it says: the machine is off
+	p.port.end()
 	p.log.Close()
 	p.check()
 	p.machines = next
@@ -254,13 +295,14 @@ func (p *peer) shutDown() {
 		p.c.t.Errorf("node %d: Run: %v", p.id, err)
 	}
 	p.c.net.Leave(p.id)
+	p.port.end()
 	if err := p.log.Close(); err != nil {
 		p.c.t.Errorf("node %d: close log: %v", p.id, err)
 	}
 	p.check()
 	for i, m := range p.machines {
 		if m != nil {
-			p.machines[i] = m.restarted()
+			p.machines[i] = m.reopened(p.disk)
 		}
 	}
 }

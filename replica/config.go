@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"time"
@@ -12,11 +13,11 @@ import (
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
-// A StateMachine is what a group's commands are applied to. The host calls
-// Apply, Checkpoint and Close from one goroutine at a time.
+// A StateMachine is what a group's commands are applied to. The host calls all
+// but Applied from one goroutine at a time.
 type StateMachine interface {
 	// Applied returns the index of the last command that is part of the state,
-	// 0 for none. It is asked once, in Add.
+	// 0 for none.
 	Applied() uint64
 
 	// Apply applies commands in order and returns one result for each, as
@@ -49,9 +50,10 @@ type Replay = func(after uint64, apply func([]seglog.Command) []any) error
 // StateMachine is one.
 type Snapshotter interface {
 	// Snapshot opens a copy of the state as it is now, for another node to take
-	// in; later commands do not change it. It is called by the goroutine that
-	// calls Apply and should be quick. Several may be open at a time. The host
-	// closes them all before Close.
+	// in; later commands do not change it. Where an older copy is open already it
+	// may return that one: Index tells. It is called by the goroutine that calls
+	// Apply and should be quick. Several may be open at a time. The host closes
+	// them all before Close. DiskFull: Recover follows.
 	Snapshot() (snapshot.Snapshot, error)
 
 	// Restore begins to take in the copy of another replica. The present state
@@ -73,8 +75,15 @@ type Snapshotter interface {
 	// and checkpoints do not change it. nil: there was none, or it was given to
 	// the replica that this state was copied from. It is asked once, in Add, which
 	// by it tells a log that was lost from one whose mark of the snapshot a crash
-	// prevented.
+	// prevented. The caller does not change it.
 	Installed() []byte
+}
+
+// A SnapshotRequest asks a leader for a chunk of the copy that it offers.
+type SnapshotRequest struct {
+	Group covey.ShardID
+	ID    uint64 // of the copy
+	Chunk uint64
 }
 
 // A Transport carries messages to the other nodes.
@@ -83,6 +92,12 @@ type Transport interface {
 	// blocks. It owns the slice from then on, not what the entries point to.
 	// It is called by one goroutine at a time.
 	Send(to covey.NodeID, messages []Message)
+
+	// Fetch has Host.ServeSnapshot called on another node and returns what that
+	// returned, kinds of error included. It blocks until then, or until ctx ends,
+	// and is called by several goroutines. Unavailable if the node cannot be
+	// reached. The bytes are the caller's.
+	Fetch(ctx context.Context, from covey.NodeID, req SnapshotRequest) ([]byte, error)
 }
 
 // Config is what a Host is made with. Node and Log must be set; the zero value

@@ -278,7 +278,7 @@ func TestRemoveAfterFault(t *testing.T) {
 	})
 }
 
-// vote asks a node for its vote, as node from, and reports whether it got it.
+// An asker is the transport of a node that is asked for its vote.
 type asker struct {
 	mu      sync.Mutex
 	granted map[covey.NodeID]bool
@@ -304,9 +304,8 @@ func (a *asker) asks(h *Host, from covey.NodeID, term uint64) bool {
 	return a.granted[from]
 }
 
-// A replica that comes back with nothing must not vote in a term in which it
-// voted before, be it for another.
-func TestNoSecondVoteAfterRemoval(t *testing.T) {
+// A replica that comes back with nothing does not vote, in no term.
+func TestBlankReplicaDoesNotVote(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -338,16 +337,84 @@ func TestNoSecondVoteAfterRemoval(t *testing.T) {
 				if err := s.host.Add(0, s.machines[0], nil); err != nil {
 					t.Fatal(err)
 				}
-				if a.asks(s.host, 3, 5) {
-					t.Error("two candidates got the vote of one term")
+				if a.asks(s.host, 3, 5) || a.asks(s.host, 3, 6) {
+					t.Error("a replica that has nothing has voted")
 				}
-				if !a.asks(s.host, 3, 6) {
-					t.Error("the vote of the next term was refused")
+				if got := s.host.Status()[0].Term; got != 5 {
+					t.Errorf("it is in term %d, was in 5", got)
 				}
 				s.mustStop()
 			})
 		})
 	}
+}
+
+// A majority committed something with the help of a replica that then leaves and
+// comes back with nothing. It must not help a node to be elected that neither has
+// that, nor knows that the other left.
+func TestReturnedReplicaElectsNobodyOverWhatItHelpedToCommit(t *testing.T) {
+	inTruncating(t, 3, 3, func(c *cluster) {
+		leader := c.leader(0, c.all()...)
+		leader.mustPropose(0, "before")
+		c.agree(0)
+		cut, back := c.node(c.others(leader.id)[0]), c.node(c.others(leader.id)[1])
+		c.net.Split([]covey.NodeID{cut.id}, []covey.NodeID{leader.id, back.id})
+		leader.mustPropose(0, "committed by two")
+		c.change(leader, MemberChange{back.id, Removed})
+		leader.crash(0)
+		if err := back.leave(0); err != nil {
+			c.t.Fatal(err)
+		}
+		back.join(0)
+		c.net.Heal()
+		advance(c.t, time.Minute)
+		if cut.leads(0) {
+			c.t.Error("a node leads that misses what was committed")
+		}
+		leader.start()
+		c.leader(0, leader.id, cut.id).mustPropose(0, "after")
+		c.change(c.leader(0, leader.id, cut.id), MemberChange{back.id, Voter})
+		got := c.agree(0).Commands
+		if diff := cmp.Diff([]string{"before", "committed by two", "after"}, got); diff != "" {
+			c.t.Errorf("applied (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A copy that was offered to a former life is not taken in if that had more: the
+// replica would vote on less than others count on.
+func TestCopyForAFormerLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk, out := durabletest.NewDisk(), &player{}
+		s := newSingle(t, disk, "/log", Config{Transport: out})
+		var b seglog.Batch
+		b.Leave(0, &raftpb.HardState{Term: new(uint64(5))}, 50, 5)
+		if err := s.log.Write(&b, seglog.Synced); err != nil {
+			t.Fatal(err)
+		}
+		s.machines = []*recorder{{}}
+		if err := s.host.Add(0, s.machines[0], nil); err != nil {
+			t.Fatal(err)
+		}
+		s.run()
+		for i, test := range []struct {
+			index, term uint64
+			want        bool
+		}{{49, 5, false}, {60, 4, false}, {50, 5, true}, {20, 6, true}} {
+			before := out.fetches()
+			s.host.Step(2, []Message{{Message: message(raftpb.MsgSnap, func(m *raftpb.Message) {
+				m.Term = new(uint64(6 + i))
+				m.Snapshot = &raftpb.Snapshot{Data: make([]byte, 8), Metadata: &raftpb.SnapshotMetadata{
+					Index: new(test.index), Term: new(test.term), ConfState: &raftpb.ConfState{Voters: []uint64{1, 2}},
+				}}
+			})}})
+			advance(t, 20*time.Second)
+			if got := out.fetches() > before; got != test.want {
+				t.Errorf("a copy of %d in term %d: fetched = %t", test.index, test.term, got)
+			}
+		}
+		s.mustStop()
+	})
 }
 
 // Power may go at any moment of a removal: the group is there as it was, or it is
@@ -375,6 +442,8 @@ func TestCrashDuringRemoval(t *testing.T) {
 				c.t.Errorf("after %d: removed, and back", after)
 			case hs.GetTerm() != term:
 				c.t.Errorf("after %d: term %d, was %d", after, hs.GetTerm(), term)
+			case g.Empty() && last < 3:
+				c.t.Errorf("after %d: gone, and said to have had only %d", after, last)
 			case !g.Empty() && (last < 3 || len(cs.GetVoters()) != 3):
 				c.t.Errorf("after %d: ends at %d, members %v", after, last, cs)
 			}

@@ -189,8 +189,16 @@ func TestOverriddenForwardedProposal(t *testing.T) {
 
 // A player is a node's transport in a test that plays the other nodes.
 type player struct {
-	mu   sync.Mutex
-	sent []Message
+	mu      sync.Mutex
+	sent    []Message
+	fetched int
+}
+
+// fetches counts the calls of Fetch.
+func (p *player) fetches() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fetched
 }
 
 func (p *player) Send(_ covey.NodeID, messages []Message) {

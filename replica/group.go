@@ -26,7 +26,16 @@ type group struct {
 
 	sinceCheckpoint atomic.Int64 // bytes applied since the last checkpoint
 	covered         uint64       // the state lacks no command up to this index; of the applier
-	closed          bool         // the state machine is; of the applier, and of Run after it
+
+	taking sync.WaitGroup // the fetch of a copy
+
+	// Of the applier: the membership as of what it has applied, and the copies that
+	// are open.
+	applyConf      *raftpb.ConfState
+	applyConfIndex uint64
+	copies         []*offer
+
+	closed bool // the state machine is; of the applier, and of Run after it
 
 	// Owned by the loop.
 	rn         *raft.RawNode
@@ -47,6 +56,15 @@ type group struct {
 	seen       seen
 	since      map[covey.NodeID]uint64 // while this node leads: index of the change that made a node a member in this term
 	life       life
+	former     position        // the last entry of this replica's former life here
+	offers     []*offer        // copies that followers may fetch; not empty for a leader only
+	opening    bool            // another is being opened
+	openAfter  uint64          // tick before which none is
+	fetch      *fetch          // the copy on its way here; nil: none
+	offered    *raftpb.Message // offers the next one
+	fetchAfter uint64          // tick before which none is begun
+	staged     *fetch          // was shown to the core, which has not said what it does with it
+	installing *install        // the copy that the core took
 	reads      readRounds
 	change     *change                 // the membership change under way
 	holding    int                     // works held until a membership is on disk

@@ -26,10 +26,13 @@ type Host struct {
 	order  []*group // the same, in the order of Add
 
 	events   *queue[event] // what the loop is told
+	now      atomic.Uint64 // ticks so far
+	offers   offers
 	inbound  atomic.Int64  // bytes of peers' messages in events
 	full     atomic.Bool   // the log has no room; set by the writer
 	stopping atomic.Bool   // Run winds down
 	started  atomic.Bool   // Run was called
+	stopped  chan struct{} // closed when the loop has ended
 }
 
 // An event is something that the loop is told from outside. handle runs on the
@@ -45,7 +48,8 @@ func New(cfg Config) (*Host, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, metrics: cfg.Metrics, groups: map[covey.ShardID]*group{}, events: newQueue[event]()}
+	h := &Host{cfg: cfg, metrics: cfg.Metrics, groups: map[covey.ShardID]*group{}, events: newQueue[event](), stopped: make(chan struct{})}
+	h.offers.byID = map[uint64]*offer{}
 	h.frames.New = func() any { return new([]byte) }
 	// Nonces of an earlier run are still in the log and will be seen again at
 	// start; a random origin keeps them apart without a counter on disk.
@@ -67,6 +71,8 @@ func (h *Host) Run(ctx context.Context) error {
 		return covey.Errorf(covey.Invalid, "replica: Run was called before")
 	}
 	l := newLoop(h)
+	fetching, endFetches := context.WithCancel(context.Background())
+	l.fetchCtx = fetching
 	end := make(chan struct{})
 	var writer sync.WaitGroup
 	writer.Go(func() { l.writeAll(end) })
@@ -75,10 +81,13 @@ func (h *Host) Run(ctx context.Context) error {
 
 	h.stopping.Store(true)
 	h.events.close()
+	close(h.stopped)
 	close(end)
 	close(l.jobs)
 	writer.Wait()
+	endFetches()
 	l.dropEvents()
+	l.fetchers.Wait()
 	for _, g := range l.groups {
 		g.work.close()
 	}
@@ -93,6 +102,10 @@ func (h *Host) Run(ctx context.Context) error {
 // dropEvents tells whoever waits for the loop, after its end, that it is over.
 func (l *loop) dropEvents() {
 	for _, g := range l.groups {
+		for _, o := range g.offers {
+			l.h.offers.set(o.id, nil)
+		}
+		g.settleCopy()
 		g.failReads(g.refuse(refusedStopping, "stopping"))
 		g.endChange(covey.Errorf(covey.Unknown, "shard %d: stopped before the change of members was done", g.id))
 	}

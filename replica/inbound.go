@@ -66,9 +66,13 @@ func (l *loop) arrived(g *group, from covey.NodeID, m Message) {
 		g.answered(from, m.Answer)
 	case !g.ofThisLife(from, m):
 		l.h.metrics.inboundDropped.Inc()
+	case g.blank() && (m.Message.GetType() == raftpb.MsgVote || m.Message.GetType() == raftpb.MsgPreVote):
+		// It does not vote.
 	case m.Message.GetType() == raftpb.MsgReadIndex && g.solo() && !g.current():
 		// The core would answer at once, with a commit index that may be older than
 		// what this node acknowledged before its last start. A learner asks again.
+	case m.Message.GetType() == raftpb.MsgSnap:
+		l.copyOffered(g, from, m.Message)
 	case m.Message.GetType() == raftpb.MsgAppResp && m.Message.GetTerm() == g.term && m.Message.GetIndex() == 0 && !m.Message.GetReject():
 		// A follower's answer to what this node sent in an earlier term. The core
 		// would take it for an acknowledgement of nothing, and go back to the
@@ -112,10 +116,13 @@ func (h *Host) steppable(from covey.NodeID, m *raftpb.Message) bool {
 	if m.GetFrom() != uint64(from) || m.GetTo() != uint64(h.cfg.Node) {
 		return false
 	}
-	if m.GetSnapshot().GetMetadata().GetIndex() != 0 || len(m.GetResponses()) != 0 {
+	snap := m.GetType() == raftpb.MsgSnap
+	if !snap && m.GetSnapshot().GetMetadata().GetIndex() != 0 || len(m.GetResponses()) != 0 {
 		return false
 	}
 	switch m.GetType() {
+	case raftpb.MsgSnap:
+		return offersCopy(m, h.cfg.Node)
 	case raftpb.MsgApp:
 		return entriesConnect(m)
 	case raftpb.MsgHeartbeatResp:
@@ -126,8 +133,8 @@ func (h *Host) steppable(from covey.NodeID, m *raftpb.Message) bool {
 		raftpb.MsgPreVote, raftpb.MsgPreVoteResp, raftpb.MsgTimeoutNow:
 		return m.GetTerm() != 0 && len(m.GetEntries()) == 0
 	}
-	// Proposals are not forwarded by the core, snapshots not taken in, and the rest
-	// is between a core and its own host.
+	// Proposals are not forwarded by the core, and the rest is between a core and
+	// its own host.
 	return false
 }
 

@@ -66,3 +66,34 @@ func (g *group) ofThisLife(from covey.NodeID, m Message) bool {
 	}
 	return true
 }
+
+// A position is an entry's index and term.
+type position struct{ index, term uint64 }
+
+// behind reports whether a log that ends at p is less up to date than one that
+// ends at q, in the sense of Raft's elections.
+func (p position) behind(q position) bool {
+	return p.term < q.term || p.term == q.term && p.index < q.index
+}
+
+// lastEntry returns the last entry that this replica, or its former life, may have
+// acknowledged.
+func (g *group) lastEntry() (position, error) {
+	last, err := g.log.LastIndex()
+	if err != nil {
+		return position{}, err
+	}
+	term, err := g.log.Term(last)
+	if err != nil {
+		return position{}, err
+	}
+	return position{last, term}, nil
+}
+
+// blank reports whether this replica has no membership: it came to a group that
+// goes on elsewhere, and has no copy of the state yet. It does not vote. If it is
+// one that left and came back, others may still count on what it had then: a node
+// that does not know of its leaving could be elected by it, over entries that a
+// majority committed with its help. With a copy that is not behind what it had
+// (see copyOffered), it refuses those that its former life would have refused.
+func (g *group) blank() bool { return len(g.conf.GetVoters()) == 0 }

@@ -26,6 +26,10 @@ type loop struct {
 	groups   []*group       // in the order in which they came
 	appliers sync.WaitGroup // theirs
 
+	fetching int             // copies that are on their way here
+	fetchers sync.WaitGroup  // who take them in
+	fetchCtx context.Context // ends them
+
 	dirty  []*group // may have something to do
 	hard   []*group // have a hard state that is in no batch yet
 	outbox map[covey.NodeID][]Message
@@ -135,6 +139,10 @@ func (l *loop) bury(g *group) {
 	g.failReads(err)
 	g.endChange(err)
 	g.proposals, g.asked = nil, nil // answered by fail
+	for len(g.offers) > 0 {
+		l.withdraw(g, g.offers[0])
+	}
+	g.endCopy()
 	g.lead, g.leads = 0, false
 	g.publish()
 	l.announce(g)
@@ -155,6 +163,7 @@ func (l *loop) advance() {
 				l.stepProposals(g)
 				g.startRead(l.ticks)
 			}
+			g.settleCopy()
 		})
 	}
 }
@@ -173,6 +182,7 @@ func (l *loop) process(g *group, rd raft.Ready) {
 	if g.announced != (Leadership{g.id, g.lead, g.term}) {
 		g.leaderLost(l.ticks + 2*uint64(l.h.cfg.ElectionTicks))
 	}
+	g.dropOldCopy()
 	l.noteEntries(g, rd.Entries)
 	g.changeLogged(rd.Entries)
 	// Before anything is handed out that could be acknowledged.
@@ -184,10 +194,13 @@ func (l *loop) process(g *group, rd raft.Ready) {
 	for _, m := range rd.Messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
-			l.gatherAppend(g, m, rd.MustSync)
+			l.append(g, m, rd.MustSync)
 		case raft.LocalApplyThread:
 			l.handToApply(g, m)
 		default:
+			if m.GetType() == raftpb.MsgSnap {
+				l.noteOffered(g, m)
+			}
 			l.post(g, m)
 		}
 	}
@@ -231,6 +244,7 @@ func (l *loop) send() {
 
 func (l *loop) tick() {
 	l.ticks++
+	l.h.now.Store(l.ticks)
 	for _, g := range l.groups {
 		l.guard(g, func() {
 			g.rn.Tick()
@@ -238,7 +252,7 @@ func (l *loop) tick() {
 			l.tickForwarded(g)
 			g.giveUp(l.ticks)
 			g.tickChange(l.ticks)
-			g.tickFollowers(l.ticks)
+			l.tickFollowers(g)
 		})
 		l.mark(g)
 	}

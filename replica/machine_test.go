@@ -9,16 +9,22 @@ import (
 	"sync"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/durable"
 	"github.com/covey-mail/covey/internal/durable/durabletest"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
 // A recorder is a state machine that remembers what it applied. What survives a
-// crash is its last checkpoint.
+// crash is its last checkpoint, or the last copy installed: in memory, or on a
+// disk if it has one.
 type recorder struct {
+	fs   durable.FS // nil: in memory
+	path string
+
 	mu       sync.Mutex
 	chain    chain
 	durable  chain
+	meta     []byte        // of the last copy installed
 	panicOn  string        // a command it cannot stand
 	full     bool          // Apply and Checkpoint find no room, until Recover
 	gate     chan struct{} // not nil: Apply waits for a token, or for its closing
@@ -30,6 +36,14 @@ type recorder struct {
 
 	recovered  int
 	recoverErr error
+
+	chunk       int  // octets in a chunk of a copy; 0: 1 KiB
+	shared      bool // Snapshot returns the copy that is open already, if there is one
+	copies      []*copied
+	restoring   *restorer
+	installErr  error // of Install, once …
+	installFull bool  // … or for ever
+	stages      int   // copies staged
 }
 
 var errNoRoom = covey.Errorf(covey.DiskFull, "no room")
@@ -41,6 +55,12 @@ type chain struct {
 	Commands []string
 	Indexes  []uint64
 	Hash     [32]byte
+}
+
+// clipped returns a chain that shares nothing that changes.
+func (c chain) clipped() chain {
+	c.Commands, c.Indexes = slices.Clip(c.Commands), slices.Clip(c.Indexes)
+	return c
 }
 
 func (c *chain) add(index uint64, command string) {
@@ -104,6 +124,9 @@ func (r *recorder) Checkpoint() (uint64, error) {
 	if r.checkErr != nil {
 		return 0, r.checkErr
 	}
+	if err := r.keep(r.path, r.chain, r.meta); err != nil {
+		return 0, err
+	}
 	r.durable = r.chain
 	return r.chain.Index, nil
 }
@@ -115,8 +138,7 @@ func (r *recorder) Recover(replay Replay) error {
 		r.mu.Unlock()
 		return r.recoverErr
 	}
-	r.chain, r.full = r.durable, false
-	r.chain.Commands, r.chain.Indexes = slices.Clip(r.chain.Commands), slices.Clip(r.chain.Indexes)
+	r.chain, r.full = r.durable.clipped(), false
 	r.recovered++
 	after := r.chain.Index
 	r.mu.Unlock()
@@ -127,6 +149,9 @@ func (r *recorder) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed++
+	if len(r.copies) > 0 || r.restoring != nil {
+		r.fault = fmt.Errorf("closed with %d copies open, and one being taken in: %t", len(r.copies), r.restoring != nil)
+	}
 	return nil
 }
 
@@ -141,7 +166,13 @@ func (r *recorder) now() chain {
 func (r *recorder) restarted() *recorder {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.durable
-	c.Commands, c.Indexes = slices.Clip(c.Commands), slices.Clip(c.Indexes)
-	return &recorder{chain: c, durable: c}
+	c := r.durable.clipped()
+	return &recorder{chain: c, durable: c, meta: r.meta, chunk: r.chunk, shared: r.shared}
+}
+
+// reopened is restarted for one that has a disk.
+func (r *recorder) reopened(fsys durable.FS) *recorder {
+	next := newRecorder(fsys, r.path)
+	next.chunk, next.shared = r.chunk, r.shared
+	return next
 }

@@ -48,13 +48,13 @@ func (c call) drop(*loop)     { c.done <- c.group.refuse(refusedStopping, "stopp
 
 // ChangeMembers gives nodes new roles, all at once: several changes go through a
 // joint configuration, in which both majorities must agree. It returns when the
-// last of it is committed. A node that becomes a member
-// must hold the group, added with the membership the group began with, and gets
-// all entries from its leader; this does not work once the leader's log no
-// longer begins with the first entry.
+// last of it is committed. A node that becomes a member must hold the group, added
+// without a membership if it is new there, and gets from the leader what it lacks:
+// entries, or a copy of the state.
 //
-// Unavailable: not done, among others because this node does not lead. InUse:
-// another change is under way. Invalid: this node would lose its vote; hand over
+// Unavailable: not done, among others because this node does not lead, or because
+// too few of those who would vote answer it and have a state: a node that comes
+// with nothing has to be a learner first. InUse: another change is under way. Invalid: this node would lose its vote; hand over
 // with TransferLeader first. Unknown: it may yet be done.
 func (h *Host) ChangeMembers(ctx context.Context, id covey.ShardID, changes []MemberChange) error {
 	g, err := h.group(id)
@@ -116,6 +116,9 @@ func (l *loop) proposeChange(g *group, c *change, cc *raftpb.ConfChangeV2) {
 	case g.change != nil:
 		c.done <- covey.Errorf(covey.InUse, "shard %d: another change of members is under way", g.id)
 		return
+	case !g.electable(cc, l.ticks):
+		c.done <- covey.Errorf(covey.Unavailable, "shard %d: too few of those who would vote answer and have a state", g.id)
+		return
 	}
 	c.deadline = l.ticks + 10*uint64(l.h.cfg.ElectionTicks)
 	g.change = c
@@ -140,6 +143,31 @@ func (g *group) keepsVote(cc *raftpb.ConfChangeV2) bool {
 		}
 	}
 	return votes
+}
+
+// electable reports whether, after a change, those who answer this node and have a
+// state are a majority of the voters. Otherwise the group, should it lose its
+// leader, would wait for a node that is gone, or for one without a state, which
+// does not vote and gets a state from a leader alone: it could stand still for
+// ever (found by the simulation).
+func (g *group) electable(cc *raftpb.ConfChangeV2, now uint64) bool {
+	voters := map[uint64]bool{}
+	for _, id := range g.conf.GetVoters() {
+		voters[id] = true
+	}
+	for _, c := range cc.GetChanges() {
+		delete(voters, c.GetNodeId())
+		if c.GetType() == raftpb.ConfChangeAddNode {
+			voters[c.GetNodeId()] = true
+		}
+	}
+	self, able := uint64(g.h.cfg.Node), 0
+	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if voters[id] && (id == self || pr.Match > 0 && (pr.RecentActive || g.heardLately(covey.NodeID(id), now))) {
+			able++
+		}
+	})
+	return able > len(voters)/2
 }
 
 // changeLogged learns whether the core took the change: one it does not allow

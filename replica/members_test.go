@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -56,6 +57,39 @@ func TestChangeMembers(t *testing.T) {
 		if n := made.count("members"); n != 0 {
 			c.t.Errorf("%d changes of members were made again", n)
 		}
+	})
+}
+
+// A change that leaves the group to voters that are gone, or have no state yet, is
+// refused: without its leader such a group could not elect another.
+func TestChangeThatCouldElectNobody(t *testing.T) {
+	inTruncating(t, 4, 1, func(c *cluster) {
+		leader, joiner := c.leader(0, 1), c.node(2)
+		c.fill(leader, 20)
+		change := func(what string, want covey.Kind, changes ...MemberChange) {
+			c.t.Helper()
+			switch err := leader.host.ChangeMembers(c.t.Context(), 0, changes); {
+			case want != fine:
+				wantKind(c.t, what, err, want)
+			case err != nil:
+				c.t.Fatalf("%s: %v", what, err)
+			}
+		}
+		change("a second voter that is not there", covey.Unavailable, MemberChange{2, Voter})
+		change("a learner", fine, MemberChange{2, Learner})
+		change("a learner that is not there becomes a voter", covey.Unavailable, MemberChange{2, Voter})
+		joiner.join(0)
+		c.agree(0)
+		advance(c.t, time.Second)
+		change("one that has a state", fine, MemberChange{2, Voter})
+		change("a third of three", fine, MemberChange{3, Voter})
+		advance(c.t, time.Second)
+		c.node(3).crash(0)
+		advance(c.t, 5*time.Second)
+		change("one of the two that are there leaves", covey.Unavailable, MemberChange{2, Removed})
+		change("a fourth", covey.Unavailable, MemberChange{4, Voter})
+		change("the one that is gone leaves", fine, MemberChange{3, Removed})
+		leader.mustPropose(0, "after")
 	})
 }
 

@@ -89,6 +89,29 @@ func AppendMessages(b []byte, messages []Message) ([]byte, error) {
 	return b, nil
 }
 
+// AppendSnapshotRequest appends the encoding of a request for
+// ParseSnapshotRequest: group, id in 8 octets, chunk.
+func AppendSnapshotRequest(b []byte, req SnapshotRequest) []byte {
+	b = wire.AppendUint(b, uint64(req.Group))
+	b = binary.LittleEndian.AppendUint64(b, req.ID)
+	return wire.AppendUint(b, req.Chunk)
+}
+
+// ParseSnapshotRequest decodes what AppendSnapshotRequest made; Corrupt if it is
+// something else.
+func ParseSnapshotRequest(b []byte) (SnapshotRequest, error) {
+	r := wire.NewReader(b)
+	id := r.Uint()
+	if id > 1<<32-1 {
+		r.Fail("group")
+	}
+	req := SnapshotRequest{Group: covey.ShardID(id), ID: r.Uint64(), Chunk: r.Uint()}
+	if err := r.End(); err != nil {
+		return SnapshotRequest{}, fmt.Errorf("snapshot request: %w", err)
+	}
+	return req, nil
+}
+
 func cutText(s string) string { return s[:min(len(s), maxAnswerText)] }
 
 // ParseMessages decodes what AppendMessages made; Corrupt if it is something

@@ -16,6 +16,8 @@ type Metrics struct {
 	waiting        prometheus.Gauge
 	inboundDropped prometheus.Counter
 	stopped        prometheus.Gauge
+	copies         *prometheus.CounterVec
+	copyBytes      *prometheus.CounterVec
 }
 
 // Why a proposal or a read was refused.
@@ -66,7 +68,11 @@ func NewMetrics() *Metrics {
 		applyQueue:     gauge("apply_queue_entries", "Entries committed and not yet applied, over all groups."),
 		waiting:        gauge("waiting_proposals", "Proposals not yet answered, over all groups."),
 		inboundDropped: counter("inbound_dropped_total", "Messages of peers that were dropped because too many waited or they made no sense."),
-		stopped:        gauge("stopped_groups", "Groups that take no part any more because of a fault."),
+		copies: prometheus.NewCounterVec(prometheus.CounterOpts(
+			name("copies_total", "Copies of a state that were to come from a leader, by outcome.")), []string{"outcome"}),
+		copyBytes: prometheus.NewCounterVec(prometheus.CounterOpts(
+			name("copy_bytes_total", "Bytes of such copies that were sent and received.")), []string{"direction"}),
+		stopped: gauge("stopped_groups", "Groups that take no part any more because of a fault."),
 	}
 }
 
@@ -74,6 +80,6 @@ func NewMetrics() *Metrics {
 func (m *Metrics) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.proposals, m.refusals, m.batchEntries, m.batchBytes, m.syncSeconds, m.applySeconds, m.checkpoints,
-		m.leaderChanges, m.applyQueue, m.waiting, m.inboundDropped, m.stopped,
+		m.leaderChanges, m.applyQueue, m.waiting, m.inboundDropped, m.stopped, m.copies, m.copyBytes,
 	}
 }

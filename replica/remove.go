@@ -17,8 +17,8 @@ type removal struct {
 
 // Remove ends a group on this node: whoever waits is refused or told Unknown, the
 // state machine is closed without a checkpoint, and the log forgets the group but
-// for the term and vote of its last election, which stay so that it can be added
-// again. When it returns nil, this is on stable storage, a later start does not
+// for its last election and its last entry, which stay so that it can be added
+// again: see replica.blank. When it returns nil, this is on stable storage, a later start does not
 // see the group, and Add may be called for it; what the state machine has on the
 // disk is the caller's to delete.
 //
@@ -58,13 +58,18 @@ func (r *removal) handle(l *loop) {
 		r.done <- covey.Errorf(covey.Invalid, "shard %d: this node leads it: hand over first", g.id)
 		return
 	}
+	last, err := g.lastEntry()
+	if err != nil {
+		r.done <- err
+		return
+	}
 	g.removal = r
 	g.halt(covey.Errorf(covey.NotFound, "shard %d was removed from this node", g.id), covey.Unknown)
 	l.bury(g)
 	// What it had to say is not written any more.
 	l.hard = slices.DeleteFunc(l.hard, func(h *group) bool { return h == g })
 	g.hardMarked = false
-	l.gather.records.Leave(g.id, &raftpb.HardState{Term: new(g.term), Vote: new(g.vote)})
+	l.gather.records.Leave(g.id, &raftpb.HardState{Term: new(g.term), Vote: new(g.vote)}, last.index, last.term)
 	l.gather.sync = true
 	g.holding++
 	l.gather.works = append(l.gather.works, heldWork{g, work{leave: true}})
@@ -76,6 +81,7 @@ func (r *removal) drop(*loop) { r.done <- r.group.refuse(refusedStopping, "stopp
 // leave closes the state machine of a group that the log has forgotten. It is the
 // applier's last act.
 func (g *group) leave() {
+	g.taking.Wait() // it was told to end
 	err := g.closeMachine()
 	g.work.close()
 	g.h.events.put(left{g, err})

@@ -21,11 +21,14 @@ var (
 	simSeeds = flag.Uint64("sim.seeds", 25, "run the simulation with this many seeds")
 )
 
-// TestSimulation has clients propose to and read from three nodes while nodes
+// TestSimulation has clients propose to and read from five nodes while nodes
 // lose power, stop and come back, and the network loses, delays, reorders and
-// duplicates messages and is cut in pieces, and members come and go; and then
-// checks what everybody was told. A failure names its seed; replay it with -sim.seed. (Goroutines race even
-// then, so that it may take several tries.)
+// duplicates messages and is cut in pieces, and logs are cut short, so that who
+// falls behind needs a copy of the state, and replicas come and go; and then
+// checks what everybody was told. The first group is on all nodes in the end, and
+// its proposals go to the leader; the second stays where it is. A failure names
+// its seed; replay it with -sim.seed. (Goroutines race even then, so that it may
+// take several tries.)
 func TestSimulation(t *testing.T) {
 	first, last := uint64(1), *simSeeds
 	if *simSeed != 0 {
@@ -44,6 +47,8 @@ func TestSimulation(t *testing.T) {
 }
 
 const (
+	simNodes   = 5
+	simVoters  = 3 // at the start
 	simGroups  = 2
 	simClients = 3 // for each group
 	simTime    = 40 * time.Second
@@ -55,6 +60,11 @@ type simulation struct {
 	*cluster
 	rand     *rand.Rand // of the trouble alone
 	changing sync.WaitGroup
+
+	// A token lies in members while somebody changes the members of the first group,
+	// or looks at wanted: who may be one of them. It stands for the map of shards.
+	members chan struct{}
+	wanted  map[covey.NodeID]bool
 
 	mu      sync.Mutex // guards the following
 	answers [simGroups]answers
@@ -71,8 +81,16 @@ type answers struct {
 
 // simulate returns how many commands were done.
 func simulate(t *testing.T, seed uint64) int {
-	s := &simulation{cluster: prepareCluster(t, seed, 3, 3, simGroups), rand: rand.New(rand.NewPCG(seed, 0x7472))}
+	s := &simulation{cluster: prepareCluster(t, seed, simNodes, simVoters, simGroups), wanted: map[covey.NodeID]bool{}, members: make(chan struct{}, 1), rand: rand.New(rand.NewPCG(seed, 0x7472))}
 	s.cfg.Forward = []covey.ShardID{0}
+	s.cfg.CheckpointEvery = s.between(time.Second, 10*time.Second)
+	s.log.Keep = s.rand.Int64N(64 << 10)
+	for _, p := range s.nodes {
+		s.wanted[p.id] = p.id <= simVoters
+		if !s.wanted[p.id] {
+			clear(p.machines)
+		}
+	}
 	s.start()
 	s.weather()
 	ctx, cancel := context.WithTimeout(t.Context(), simTime)
@@ -124,8 +142,9 @@ func (s *simulation) weather() {
 // trouble does one bad thing, or undoes one.
 func (s *simulation) trouble() {
 	p := s.nodes[s.rand.IntN(len(s.nodes))]
-	other := s.node(s.others(p.id)[s.rand.IntN(2)])
-	switch kind := s.rand.IntN(14); {
+	other := s.node(s.others(p.id)[s.rand.IntN(simNodes-1)])
+	s.followMap()
+	switch kind := s.rand.IntN(16); {
 	case kind < 4 && p.up.Load() == nil:
 		p.start()
 	case kind == 0:
@@ -159,15 +178,66 @@ func (s *simulation) trouble() {
 			}
 		}
 	case kind < 11:
-		role := []Role{Voter, Voter, Learner}[s.rand.IntN(3)]
+		role := []Role{Voter, Voter, Learner, Removed}[s.rand.IntN(4)]
 		s.changing.Go(func() { s.changeMember(MemberChange{p.id, role}) })
+	case kind < 13:
+		s.compact(p)
 	default:
 		s.net.Heal()
 	}
 }
 
+// followMap gives nodes the first group that may be members of it, and takes it
+// from those who are not. It is the goroutine that starts and stops them.
+func (s *simulation) followMap() {
+	select {
+	case s.members <- struct{}{}:
+	default:
+		return
+	}
+	defer func() { <-s.members }()
+	for _, p := range s.nodes {
+		switch up := p.up.Load() != nil; {
+		case up && s.wanted[p.id] && p.machines[0] == nil:
+			p.join(0)
+			p.machines[0].chunk = 500 + s.rand.IntN(20_000)
+		case up && !s.wanted[p.id] && p.machines[0] != nil && s.rand.IntN(2) == 0:
+			last := p.machines[0].now()
+			if err := p.leave(0); err == nil {
+				s.keep(0, last)
+			} else if kind := covey.KindOf(err); kind != covey.Unavailable && kind != covey.Unknown && kind != covey.Invalid {
+				s.t.Errorf("Remove: %v", err)
+			}
+		}
+	}
+}
+
+// compact removes segments that nobody needs from a node's log.
+func (s *simulation) compact(p *peer) {
+	if p.up.Load() == nil {
+		return
+	}
+	for _, seg := range p.log.Segments() {
+		if seg.Sealed && !seg.Needed {
+			// It may be needed again, or the power may be gone.
+			_ = p.log.Remove(seg.Number)
+		}
+	}
+}
+
 // changeMember gives a node a role in the first group, if someone leads it.
-func (s *simulation) changeMember(change MemberChange) error {
+func (s *simulation) changeMember(change MemberChange) (err error) {
+	s.members <- struct{}{}
+	defer func() { <-s.members }()
+	if change.Role != Removed {
+		s.wanted[change.Node] = true
+	} else {
+		defer func() {
+			if err == nil {
+				s.wanted[change.Node] = false
+			}
+		}()
+	}
 	for _, p := range s.nodes {
 		if up := p.up.Load(); up != nil && p.leads(0) {
 			ctx, cancel := context.WithTimeout(s.t.Context(), 3*time.Second)
@@ -184,11 +254,18 @@ func (s *simulation) down(p *peer, how func()) {
 		return
 	}
 	how()
+	for i, m := range p.machines {
+		if m != nil {
+			s.keep(covey.ShardID(i), m.now())
+		}
+	}
+}
+
+// keep remembers a state that a node had.
+func (s *simulation) keep(group covey.ShardID, c chain) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, m := range p.machines {
-		s.past[i] = append(s.past[i], m.now())
-	}
+	s.past[group] = append(s.past[group], c)
 }
 
 // propose is a client that proposes commands, each once.
@@ -219,7 +296,7 @@ func (s *simulation) note(group covey.ShardID, command string, err error) {
 	switch {
 	case err == nil:
 		a.done = append(a.done, command)
-	case covey.KindOf(err) == covey.Unavailable:
+	case covey.KindOf(err) == covey.Unavailable, covey.KindOf(err) == covey.NotFound:
 		a.not = append(a.not, command)
 	case covey.KindOf(err) == covey.Unknown:
 		a.unknown = append(a.unknown, command)
@@ -240,10 +317,11 @@ func (s *simulation) read(ctx context.Context, group covey.ShardID, r *rand.Rand
 		s.mu.Lock()
 		before := s.answers[group].done
 		s.mu.Unlock()
-		if err := up.host.ReadIndex(ctx, group); err != nil {
-			continue
+		m := up.machines[group]
+		if err := up.host.ReadIndex(ctx, group); err != nil || m == nil || p.up.Load() != up {
+			continue // or another replica has come in its place
 		}
-		seen := asSet(up.machines[group].now().Commands)
+		seen := asSet(m.now().Commands)
 		for _, c := range before {
 			if !seen[c] {
 				s.t.Errorf("group %d: a read at node %d misses %.20q, which was answered before", group, p.id, c)
@@ -278,8 +356,16 @@ func (s *simulation) calm() {
 		}
 	}
 	for _, p := range s.nodes {
-		s.waitFor("change of members", func() bool { return s.changeMember(MemberChange{p.id, Voter}) == nil })
+		s.waitFor("change of members", func() bool {
+			s.followMap()
+			if s.changeMember(MemberChange{p.id, Voter}) == nil {
+				return true
+			}
+			_ = s.changeMember(MemberChange{p.id, Learner}) // it may have to become able first
+			return false
+		})
 	}
+	s.followMap()
 	for group := range covey.ShardID(simGroups) {
 		command := fmt.Sprintf("last of group %d", group)
 		s.waitFor(command, func() bool {

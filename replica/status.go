@@ -22,6 +22,7 @@ type Status struct {
 	Learners  []covey.NodeID
 	Joint     bool       // between two memberships, of which both majorities must agree; Voters are those of the next
 	Followers []Follower // if this node leads: the other members, by node, as of the last tick
+	Receiving bool       // a copy of the state is on its way from the leader
 	Fault     error      // not nil: the group has stopped on this node, and why
 }
 
@@ -76,6 +77,7 @@ func (g *group) publish() {
 	if !g.leads {
 		g.status.Followers = nil
 	}
+	g.status.Receiving = g.fetch != nil || g.installing != nil
 	g.reads.local = g.solo() && g.current()
 }
 
@@ -100,31 +102,46 @@ func (l *loop) announce(g *group) {
 }
 
 // tickFollowers looks how the other members are doing.
-func (g *group) tickFollowers(now uint64) {
-	if !g.leads || g.solo() && len(g.conf.GetLearners()) == 0 {
+func (l *loop) tickFollowers(g *group) {
+	if (!g.leads || g.solo() && len(g.conf.GetLearners()) == 0) && len(g.offers) == 0 {
 		return
 	}
+	members := map[covey.NodeID]tracker.Progress{}
+	if g.leads {
+		g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+			if id != uint64(l.h.cfg.Node) {
+				members[covey.NodeID(id)] = pr
+			}
+		})
+	}
+	g.noteFollowers(members, l.ticks)
+	l.tickOffers(g, members)
+}
+
+func (g *group) noteFollowers(members map[covey.NodeID]tracker.Progress, now uint64) {
 	var all []Follower
-	g.rn.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {
-		node := covey.NodeID(id)
-		if node == g.h.cfg.Node {
-			return
-		}
+	for node, pr := range members {
 		// The core forgets once in an election timeout whom it has heard.
 		if pr.RecentActive {
 			g.heard[node] = now
 		}
-		at, heard := g.heard[node]
 		all = append(all, Follower{
-			Node: node, Match: pr.Match, Learner: typ == raft.ProgressTypeLearner,
-			Active:   heard && now-at <= 2*uint64(g.h.cfg.ElectionTicks),
+			Node: node, Match: pr.Match, Learner: pr.IsLearner,
+			Active:   g.heardLately(node, now),
 			Snapshot: pr.State == tracker.StateSnapshot,
 		})
-	})
+	}
 	slices.SortFunc(all, func(a, b Follower) int { return cmp.Compare(a.Node, b.Node) })
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.status.Followers = all
+}
+
+// heardLately reports whether a member answered this leader within the last two
+// election timeouts, as of the last tick.
+func (g *group) heardLately(node covey.NodeID, now uint64) bool {
+	at, heard := g.heard[node]
+	return heard && now-at <= 2*uint64(g.h.cfg.ElectionTicks)
 }
 
 func nodeIDs(ids []uint64) []covey.NodeID {

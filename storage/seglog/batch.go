@@ -72,12 +72,12 @@ func (b *Batch) Snapshot(g covey.ShardID, meta *raftpb.SnapshotMetadata) {
 	}}, appendConf(nil, cs))
 }
 
-// Leave says that the group has left this node: its log is empty and begins
-// before the first entry, and it has no membership. Of hs the term and the vote
-// stay for good, so that a replica that comes back does not vote again in a term
-// in which it did. It comes after all other calls for the group.
-func (b *Batch) Leave(g covey.ShardID, hs *raftpb.HardState) {
-	b.add(change{record: record{kind: kindSnapshot, group: g}}, appendConf(nil, &raftpb.ConfState{}))
+// Leave says that the group has left this node: it has no entries and no
+// membership. Of hs the term and the vote stay for good, and so do index and term
+// of the last entry: of a replica that comes back they tell where it must not
+// vote. It comes after all other calls for the group.
+func (b *Batch) Leave(g covey.ShardID, hs *raftpb.HardState, last, term uint64) {
+	b.add(change{conf: &raftpb.ConfState{}, record: record{kind: kindSnapshot, group: g, index: last, term: term}}, appendConf(nil, &raftpb.ConfState{}))
 	b.late = slices.DeleteFunc(b.late, func(c change) bool { return c.group == g })
 	b.HardState(g, &raftpb.HardState{Term: hs.Term, Vote: hs.Vote})
 }

@@ -129,7 +129,8 @@ func (r *rig) act() error {
 	case n < 16 && r.rnd.IntN(2) == 0:
 		id := covey.ShardID(r.rnd.IntN(3))
 		var b Batch
-		b.Leave(id, &raftpb.HardState{Term: new(r.now.group(id).hard.term + 1), Vote: new(r.rnd.Uint64N(5))})
+		g := r.now.group(id)
+		b.Leave(id, &raftpb.HardState{Term: new(g.hard.term + 1), Vote: new(r.rnd.Uint64N(5))}, g.last(), g.term(g.last()))
 		return r.write(&b, true)
 	case n < 17:
 		return r.copyBodies()

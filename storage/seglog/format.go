@@ -55,8 +55,8 @@ package seglog
 //	5 first        of the last entry that is no   none
 //	               longer needed
 //	6 snapshot     of the state that came         conf. The group's log is empty behind
-//	               elsewhere; 0, 0: the group     it. The conf without members if the
-//	               has left this node             group has left
+//	               from elsewhere; of the last    it. A conf without voters: the group
+//	               entry of a group that left     has left
 //	7 body copy    segment and offset it was      the bytes
 //	               copied from; 0, 0: it came
 //	               from another node

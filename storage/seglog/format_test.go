@@ -105,7 +105,7 @@ func TestGolden(t *testing.T) {
 		golden(t, names[c.kind], b.buf[c.at:c.at+c.size()])
 	}
 	var leave Batch
-	leave.Leave(4, &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(3)), Commit: new(uint64(88))})
+	leave.Leave(4, &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(3)), Commit: new(uint64(88))}, 90, 6)
 	leave.seal()
 	leave.sign(goldenSalt, 128, 128)
 	golden(t, "record-6-leave", leave.buf[recordHeader:])

@@ -19,6 +19,7 @@ type Group struct {
 	plan struct { // guarded by Log.write: what the batch being checked leads to
 		turn       uint64
 		prev, last uint64
+		empty      bool
 	}
 
 	mu        sync.RWMutex // guards what follows
@@ -58,7 +59,7 @@ func (g *Group) begin(turn uint64) {
 	}
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	g.plan.turn, g.plan.prev, g.plan.last = turn, g.prev.index, g.last()
+	g.plan.turn, g.plan.prev, g.plan.last, g.plan.empty = turn, g.prev.index, g.last(), g.emptyLocked()
 }
 
 // admit refuses a record that the group cannot take after those before it.
@@ -71,10 +72,10 @@ func (g *Group) admit(r *record) error {
 		}
 		p.last = r.index
 	case kindSnapshot:
-		if r.index < p.prev && r.index != 0 {
+		if r.index < p.prev && !p.empty {
 			return covey.Errorf(covey.Invalid, "write log: group %d: snapshot at %d is older than the first entry %d", g.id, r.index, p.prev+1)
 		}
-		p.prev, p.last = r.index, r.index
+		p.prev, p.last, p.empty = r.index, r.index, false
 	}
 	return nil
 }
@@ -104,8 +105,8 @@ func (g *Group) applyLocked(c *change, segment uint64, offset uint32) {
 // restartLocked takes the membership of a snapshot; none if the group left.
 func (g *Group) restartLocked(c *change) {
 	g.conf, g.confIndex = c.conf, c.index
-	if c.index == 0 {
-		g.conf = nil
+	if len(c.conf.GetVoters()) == 0 {
+		g.conf, g.confIndex = nil, 0
 	}
 }
 
@@ -184,13 +185,16 @@ func (g *Group) ConfState() (*raftpb.ConfState, uint64) {
 	return cloneConf(g.conf), g.confIndex
 }
 
-// Empty reports whether the log holds nothing of the group but perhaps a term
-// and a vote: it was never here, or it left, or it has not heard of its leader.
+// Empty reports whether the log has neither entries nor a membership of the
+// group: it was never here, or it left, or it has not heard of its leader. A
+// term and a vote may be known, and the last entry before it left: LastIndex.
 func (g *Group) Empty() bool {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return g.last() == 0 && g.conf == nil
+	return g.emptyLocked()
 }
+
+func (g *Group) emptyLocked() bool { return len(g.slots) == 0 && g.conf == nil }
 
 // Term implements raft.Storage.
 func (g *Group) Term(index uint64) (uint64, error) {

@@ -57,7 +57,7 @@ func (m model) apply(c *change) {
 	case kindSnapshot:
 		g.prev, g.ents, g.conf = position{c.index, c.term}, nil, c.conf
 		g.applied = c.index
-		if c.index == 0 {
+		if len(c.conf.GetVoters()) == 0 {
 			g.conf = nil
 		}
 	}

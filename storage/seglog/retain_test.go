@@ -59,7 +59,7 @@ func TestLeave(t *testing.T) {
 	})
 	mustWrite(t, l, func(b *Batch) {
 		b.HardState(1, &raftpb.HardState{Term: new(uint64(6)), Vote: new(uint64(1)), Commit: new(uint64(60))})
-		b.Leave(1, &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(2)), Commit: new(uint64(60))})
+		b.Leave(1, &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(2)), Commit: new(uint64(60))}, 60, 1)
 	})
 	gone := func(l *Log) {
 		t.Helper()
@@ -67,6 +67,10 @@ func TestLeave(t *testing.T) {
 		hs, cs, _ := g.InitialState()
 		if !g.Empty() || len(cs.GetVoters()) != 0 || hs.GetTerm() != 7 || hs.GetVote() != 2 || hs.GetCommit() != 0 {
 			t.Errorf("Empty = %t, members %v, hard state %v", g.Empty(), cs, hs)
+		}
+		last, _ := g.LastIndex()
+		if term, err := g.Term(60); last != 60 || term != 1 || err != nil {
+			t.Errorf("the last entry was %d of term %d (%v)", last, term, err)
 		}
 		wantEntries(t, l, 1, nil)
 	}

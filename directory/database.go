@@ -11,6 +11,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/snapshot"
 )
 
 // formats make the tables: the first makes those of format 1 in an empty file, each
@@ -91,18 +92,32 @@ CREATE TABLE shard (
 	epoch INTEGER NOT NULL,         -- of the shard map that changed this row last; the map's is the highest
 	voters TEXT NOT NULL            -- ids of nodes as people see them, blanks between
 );
+`, `
+CREATE TABLE installed (
+	one INTEGER PRIMARY KEY CHECK (one = 1), -- a row, if the database came from another node
+	meta BLOB                       -- what State.Install was given
+);
 `}
+
+// Bounds of the write-ahead log, in bytes, at which a commit makes a checkpoint
+// that nobody asked for; the second one while a copy reads the database file,
+// which is given up then.
+const (
+	logLimit        = 4 << 20
+	logLimitCopying = 64 << 20
+)
 
 // A database is an SQLite connection with prepared statements. One goroutine at
 // a time may use it.
 type database struct {
-	conn *sqlite.Conn
+	conn   *sqlite.Conn
+	source *snapshot.Source // of copies
 }
 
 // openDatabase opens or makes the file, readable by its owner alone, and takes it
 // for this process.
-func openDatabase(path string) (*database, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+func openDatabase(fsys durable.FS, path string) (*database, error) {
+	f, err := fsys.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -113,48 +128,65 @@ func openDatabase(path string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &database{conn: conn}
-	if err := db.prepare(path); err != nil {
+	db := &database{conn: conn, source: snapshot.NewSource(fsys, path)}
+	made, err := db.prepare()
+	if err == nil && made {
+		err = fsys.SyncDir(filepath.Dir(path)) // the file's name, or a checkpoint would not count
+	}
+	if err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return db, nil
 }
 
-func (db *database) prepare(path string) error {
+// close releases the connection. A copy that is not whole comes to nothing.
+func (db *database) close() error {
+	db.source.Stop() // SQLite makes a checkpoint when it closes
+	err := db.conn.Close()
+	db.source.Close()
+	return err
+}
+
+// prepare makes the connection safe against a hostile file, and the tables what
+// they are now. It reports whether it made any.
+func (db *database) prepare() (made bool, err error) {
+	if err := db.conn.SetDefensive(true); err != nil {
+		return false, err
+	}
 	db.conn.SetBusyTimeout(0)
 	for _, pragma := range []string{
 		"PRAGMA locking_mode=EXCLUSIVE", // before the first access, so that WAL needs no shared memory
 		"PRAGMA journal_mode=WAL",
 		"PRAGMA synchronous=NORMAL",
 		"PRAGMA cache_size=-16384",
+		"PRAGMA trusted_schema=OFF",
+		"PRAGMA cell_size_check=ON",
+		"PRAGMA wal_autocheckpoint=0", // boundLog knows when not to
 	} {
 		if err := sqlitex.ExecuteTransient(db.conn, pragma, nil); err != nil {
-			return fmt.Errorf("%s: %w", pragma, err)
+			return false, fmt.Errorf("%s: %w", pragma, err)
 		}
 	}
 	var found int64
-	err := db.query("PRAGMA user_version", nil, func(s *sqlite.Stmt) error {
+	err = db.query("PRAGMA user_version", nil, func(s *sqlite.Stmt) error {
 		found = s.ColumnInt64(0)
 		return nil
 	})
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case found == int64(len(formats)):
-		return nil
+		return false, nil
 	case found < 0 || found > int64(len(formats)):
-		return fmt.Errorf("format %d, this program knows %d", found, len(formats))
+		return false, fmt.Errorf("format %d, this program knows %d", found, len(formats))
 	}
 	// One transaction: after a crash the file has the old format or the new one.
 	script := fmt.Sprintf("%s PRAGMA user_version = %d;", strings.Join(formats[found:], ""), len(formats))
 	if err := sqlitex.ExecuteScript(db.conn, script, nil); err != nil {
-		return fmt.Errorf("make format %d of format %d: %w", len(formats), found, err)
+		return false, fmt.Errorf("make format %d of format %d: %w", len(formats), found, err)
 	}
-	if err := db.checkpoint(); err != nil {
-		return err
-	}
-	return durable.OS().SyncDir(filepath.Dir(path)) // the file's name, or a checkpoint would not count
+	return true, db.checkpoint()
 }
 
 // exec runs a statement that returns no rows.
@@ -208,9 +240,27 @@ func (db *database) begin() error {
 	return db.exec("BEGIN IMMEDIATE")
 }
 
+// boundLog makes a checkpoint when the write-ahead log is large. As with SQLite's
+// own, it is no fault if there is no room for it: the next one that is asked for
+// tells.
+func (db *database) boundLog() {
+	limit := int64(logLimit)
+	if db.source.Copying() {
+		limit = logLimitCopying
+	}
+	if db.source.LogSize() > limit {
+		db.source.Stop()
+		_ = db.checkpoint()
+	}
+}
+
 // checkpoint moves everything committed into the database file and syncs it. As
-// this connection is the only one, nothing can stay behind in the WAL.
+// this connection is the only one, nothing can stay behind in the WAL. While a
+// copy reads the file, it stays as it is, and the WAL is synced.
 func (db *database) checkpoint() error {
+	if db.source.Copying() {
+		return db.source.SyncLog()
+	}
 	busy := int64(0)
 	err := db.query("PRAGMA wal_checkpoint(TRUNCATE)", nil, func(s *sqlite.Stmt) error {
 		busy = s.ColumnInt64(0)

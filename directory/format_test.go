@@ -144,7 +144,7 @@ func TestFormatIsMadeAtOnce(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := OpenState(Config{Path: path}); err == nil || !strings.Contains(err.Error(), "make format 2 of format 1") {
+	if s, err := OpenState(Config{Path: path}); err == nil || !strings.Contains(err.Error(), " of format 1") {
 		t.Fatalf("OpenState = %v, %v", s, err)
 	}
 	if conn, err = sqlite.OpenConn(path, sqlite.OpenReadWrite); err != nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory/recent"
+	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
@@ -20,6 +22,10 @@ const commitEvery = 1000
 type Config struct {
 	Path      string // of the database; its folder exists
 	CacheRows int    // addresses kept in memory, known and unknown ones; 0: 65,536
+
+	// FS is the file system that SQLite has Path on, for what is done to files
+	// beside SQLite. Nil: the real one.
+	FS durable.FS
 }
 
 // A State is the directory as the commands of group 0 have made it, and satisfies
@@ -38,6 +44,9 @@ type State struct {
 	closed   bool
 	watchers []func(Event)
 	changed  Event // since they were told
+
+	copies    snapshot.Copies // for other nodes to read
+	restoring *restorer       // nil: none
 
 	// viewMu guards what look-ups read without the database.
 	viewMu  sync.Mutex
@@ -86,13 +95,23 @@ func OpenState(cfg Config) (*State, error) {
 	if cfg.CacheRows <= 0 {
 		cfg.CacheRows = 65_536
 	}
-	db, err := openDatabase(cfg.Path)
+	if cfg.FS == nil {
+		cfg.FS = durable.OS()
+	}
+	if err := snapshot.Tidy(cfg.FS, cfg.Path); err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
+	}
+	return open(cfg)
+}
+
+func open(cfg Config) (*State, error) {
+	db, err := openDatabase(cfg.FS, cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
 	}
 	s := &State{cfg: cfg, db: db, commitAt: commitEvery, cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2))}
 	if err := s.reload(); err != nil {
-		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.conn.Close())
+		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.close())
 	}
 	s.changed = 0 // nobody watches yet
 	return s, nil
@@ -191,6 +210,7 @@ func (s *State) commitLocked() error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	s.pending, s.commitAt = 0, commitEvery
+	s.db.boundLog()
 	return s.db.exec("PRAGMA cache_spill = ON")
 }
 
@@ -235,8 +255,8 @@ func (s *State) recover(replay func(after uint64, apply func([]seglog.Command) [
 	if s.closed {
 		return covey.Errorf(covey.Unavailable, "directory is closed")
 	}
-	s.db.conn.Close() // its error would be the one that led here
-	again, err := OpenState(s.cfg)
+	s.db.close() // its error would be the one that led here
+	again, err := open(s.cfg)
 	if err == nil {
 		s.db = again.db
 		again.commitAt = math.MaxInt
@@ -259,14 +279,22 @@ func (s *State) recover(replay func(after uint64, apply func([]seglog.Command) [
 // called twice.
 func (s *State) Close() error {
 	s.mu.Lock()
+	r := s.restoring
+	s.mu.Unlock()
+	var err error
+	if r != nil {
+		err = r.Abort()
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
-	var err error
+	err = errors.Join(err, s.copies.Close())
 	if s.failed == nil {
-		_, err = s.checkpointLocked()
+		_, cerr := s.checkpointLocked()
+		err = errors.Join(err, cerr)
 	}
 	s.closed = true
-	return errors.Join(err, s.db.conn.Close())
+	return errors.Join(err, s.db.close())
 }

@@ -24,8 +24,8 @@ import (
 type Compactor struct {
 	cfg     CompactorConfig
 	metrics *CompactorMetrics
-	shards  map[covey.ShardID]Placer // of the pass under way
-	damaged map[uint64]bool          // segments with bodies that cannot be copied; left for repair
+	shards  map[covey.ShardID]Placer // when it was last looked at what is live
+	damaged map[uint64]Usage         // segments with bodies that cannot be copied, and what was live in them then
 }
 
 // A CompactorConfig says what to compact. Log, Shards and Checkpoint are
@@ -33,10 +33,15 @@ type Compactor struct {
 type CompactorConfig struct {
 	Log *seglog.Log
 
-	// Shards returns those whose bodies are in Log: all of them. It is asked at
-	// the start of a pass; what comes later writes to later segments only. The
-	// map is the Compactor's.
+	// Shards returns those whose bodies are in Log: all of them. It is asked
+	// before each decision, since one that comes while a pass is under way may
+	// have bodies in a segment that was being written when the pass began. The map
+	// is the Compactor's.
 	Shards func() map[covey.ShardID]Placer
+
+	// Damaged is told of each body that could not be copied because it is
+	// damaged; see Repair. It must not block. Nil: it is only logged.
+	Damaged func(covey.ShardID, covey.BodyID)
 
 	// Checkpoint makes a group's state durable and tells Log so; it is called for
 	// every group that Log knows.
@@ -77,8 +82,11 @@ func NewCompactor(cfg CompactorConfig) (*Compactor, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Damaged == nil {
+		cfg.Damaged = func(covey.ShardID, covey.BodyID) {}
+	}
 	cfg.Logger = cfg.Logger.With("component", "compactor")
-	return &Compactor{cfg: cfg, metrics: cfg.Metrics, damaged: map[uint64]bool{}}, nil
+	return &Compactor{cfg: cfg, metrics: cfg.Metrics, damaged: map[uint64]Usage{}}, nil
 }
 
 // Run makes a pass at each tick until ctx ends, and returns nil then. A pass
@@ -105,7 +113,6 @@ func (c *Compactor) Run(ctx context.Context) error {
 // stops between two batches and returns ctx's error. It is not to be called
 // beside itself or Run.
 func (c *Compactor) Pass(ctx context.Context) error {
-	c.shards = c.cfg.Shards()
 	list, err := c.candidates()
 	if err != nil || len(list) == 0 {
 		return err
@@ -151,7 +158,7 @@ func (c *Compactor) candidates() ([]candidate, error) {
 		s := candidate{info, live[info.Number]}
 		disk += s.Size
 		used += s.live.Bytes
-		if s.Sealed && !c.damaged[s.Number] && 2*s.cost() < s.Size {
+		if s.Sealed && !s.Held && !c.givenUp(s) && 2*s.cost() < s.Size {
 			list = append(list, s)
 		}
 	}
@@ -163,8 +170,16 @@ func (c *Compactor) candidates() ([]candidate, error) {
 	return list, nil
 }
 
+// givenUp reports whether a segment has damaged bodies. When something in it has
+// changed since they were met, it is worth another try: they may be repaired.
+func (c *Compactor) givenUp(s candidate) bool {
+	was, met := c.damaged[s.Number]
+	return met && was == s.live
+}
+
 // live adds up what all shards have in each segment.
 func (c *Compactor) live() (map[uint64]Usage, error) {
+	c.shards = c.cfg.Shards()
 	sum := map[uint64]Usage{}
 	for id, shard := range c.shards {
 		one, err := shard.Live()
@@ -188,7 +203,7 @@ func (c *Compactor) evacuate(ctx context.Context, list []candidate) ([]candidate
 			return list[:i], nil
 		}
 		for _, id := range slices.Sorted(maps.Keys(c.shards)) {
-			n, err := c.moveOut(ctx, c.shards[id], s.Number)
+			n, err := c.moveOut(ctx, id, s.Number)
 			if err != nil {
 				return nil, fmt.Errorf("compact segment %d of shard %d: %w", s.Number, id, err)
 			}
@@ -200,20 +215,20 @@ func (c *Compactor) evacuate(ctx context.Context, list []candidate) ([]candidate
 
 // moveOut moves one shard's bodies out of a segment and returns how many bytes
 // it copied.
-func (c *Compactor) moveOut(ctx context.Context, shard Placer, segment uint64) (int64, error) {
+func (c *Compactor) moveOut(ctx context.Context, id covey.ShardID, segment uint64) (int64, error) {
 	var after Resident
 	var copied int64
 	for {
 		if err := ctx.Err(); err != nil {
 			return copied, err
 		}
-		list, err := shard.Residents(segment, after, moveBodies)
+		list, err := c.shards[id].Residents(segment, after, moveBodies)
 		if err != nil || len(list) == 0 {
 			return copied, err
 		}
 		list = list[:batch(list, segment)]
 		after = list[len(list)-1]
-		n, err := c.move(shard, segment, list)
+		n, err := c.move(id, segment, list)
 		if err != nil {
 			return copied, err
 		}
@@ -238,7 +253,7 @@ func batch(list []Resident, segment uint64) int {
 }
 
 // move copies what residents have in a segment and tells the shard.
-func (c *Compactor) move(shard Placer, segment uint64, list []Resident) (int64, error) {
+func (c *Compactor) move(id covey.ShardID, segment uint64, list []Resident) (int64, error) {
 	var from []seglog.Extent
 	var size int64
 	for _, r := range list {
@@ -251,7 +266,7 @@ func (c *Compactor) move(shard Placer, segment uint64, list []Resident) (int64, 
 	}
 	to, err := c.cfg.Log.CopyBodies(from)
 	if errors.Is(err, covey.Corrupt) {
-		return c.moveSound(shard, segment, list, err)
+		return c.moveSound(id, segment, list, err)
 	}
 	if err != nil {
 		return 0, err
@@ -266,20 +281,24 @@ func (c *Compactor) move(shard Placer, segment uint64, list []Resident) (int64, 
 		}
 	}
 	c.metrics.Moved.Add(float64(size))
-	return size, shard.Move(moves)
+	return size, c.shards[id].Move(moves)
 }
 
 // moveSound moves residents one by one, because at least one of them is damaged.
 // A damaged one stays, and with it the segment, until it is repaired.
-func (c *Compactor) moveSound(shard Placer, segment uint64, list []Resident, err error) (int64, error) {
+func (c *Compactor) moveSound(id covey.ShardID, segment uint64, list []Resident, err error) (int64, error) {
 	if len(list) == 1 {
-		c.damaged[segment] = true
-		c.cfg.Logger.Error("a body is damaged; its segment is kept", "body", list[0].String(), "segment", segment, "error", err)
+		r := list[0]
+		c.cfg.Logger.Error("a body is damaged; its segment is kept", "shard", uint32(id), "body", r.String(), "segment", segment, "error", err)
+		c.damaged[segment] = Usage{} // dead says what stays
+		if r.Body > 0 {
+			c.cfg.Damaged(id, r.Body)
+		}
 		return 0, nil
 	}
 	var copied int64
 	for _, r := range list {
-		n, err := c.move(shard, segment, []Resident{r})
+		n, err := c.move(id, segment, []Resident{r})
 		if err != nil {
 			return copied, err
 		}
@@ -333,5 +352,14 @@ func (c *Compactor) dead(list []candidate) ([]candidate, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(list, func(s candidate) bool { return live[s.Number] != (Usage{}) }), nil
+	return slices.DeleteFunc(list, func(s candidate) bool {
+		left := live[s.Number]
+		if _, met := c.damaged[s.Number]; met {
+			c.damaged[s.Number] = left
+		}
+		if left == (Usage{}) {
+			delete(c.damaged, s.Number)
+		}
+		return left != Usage{}
+	}), nil
 }

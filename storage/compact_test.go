@@ -28,6 +28,8 @@ type machine struct {
 	log    *seglog.Log
 	states map[covey.ShardID]storage.State
 	last   map[covey.ShardID]uint64
+	hasty  bool            // commands are not synced, and shard 1's stay in said
+	said   []*raftpb.Entry // from index 1 on
 	c      *storage.Compactor
 }
 
@@ -35,25 +37,39 @@ var shards = []covey.ShardID{1, 2}
 
 func startMachine(t testing.TB, disk *durabletest.Disk, dir string) *machine {
 	t.Helper()
-	log, err := seglog.Open(seglog.Config{Dir: "/log", FS: disk, SegmentSize: 64 << 10, Keep: -1, CacheBytes: -1})
+	return startWith(t, dir, seglog.Config{Dir: "/log", FS: disk, SegmentSize: 64 << 10, Keep: -1, CacheBytes: -1})
+}
+
+func startWith(t testing.TB, dir string, cfg seglog.Config) *machine {
+	t.Helper()
+	log, err := seglog.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	disk, _ := cfg.FS.(*durabletest.Disk)
 	m := &machine{t: t, disk: disk, dir: dir, log: log, states: map[covey.ShardID]storage.State{}, last: map[covey.ShardID]uint64{}}
-	placers := map[covey.ShardID]storage.Placer{}
 	for _, id := range shards {
-		s, err := storage.Open(storage.Config{Shard: id, Path: filepath.Join(dir, fmt.Sprintf("shard%d", id))})
+		s, err := storage.Open(storage.Config{Shard: id, Path: filepath.Join(dir, fmt.Sprintf("shard%d", id)), Log: log})
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.states[id], placers[id] = s, s
+		m.states[id] = s
 		m.replay(id)
 	}
-	m.c, err = storage.NewCompactor(storage.CompactorConfig{Log: log, Shards: func() map[covey.ShardID]storage.Placer { return placers }, Checkpoint: m.checkpoint})
-	if err != nil {
-		t.Fatal(err)
-	}
+	m.compactor(nil)
 	return m
+}
+
+// compactor makes the compactor, which tells of damage to damaged.
+func (m *machine) compactor(damaged func(covey.ShardID, covey.BodyID)) {
+	m.t.Helper()
+	var err error
+	m.c, err = storage.NewCompactor(storage.CompactorConfig{Log: m.log, Checkpoint: m.checkpoint, Damaged: damaged, Shards: func() map[covey.ShardID]storage.Placer {
+		return map[covey.ShardID]storage.Placer{1: m.states[1], 2: m.states[2]}
+	}})
+	if err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // replay applies what the database does not have.
@@ -96,8 +112,11 @@ func (m *machine) propose(id covey.ShardID, c storage.Command) *storage.Result {
 	e := &raftpb.Entry{Index: proto.Uint64(m.last[id]), Term: proto.Uint64(1), Data: storage.Encode(c)}
 	var b seglog.Batch
 	b.Append(id, []*raftpb.Entry{e})
-	if err := m.log.Write(&b, true); err != nil {
+	if err := m.log.Write(&b, seglog.Durability(!m.hasty)); err != nil {
 		m.t.Fatal(err)
+	}
+	if m.hasty && id == 1 {
+		m.said = append(m.said, e)
 	}
 	r := m.applyEntry(id, e)
 	if r.Err != nil {
@@ -284,6 +303,34 @@ func copyFiles(t testing.TB, from string) string {
 		t.Fatal(err)
 	}
 	return to
+}
+
+// TestCompactHeld copies nothing out of segments that could not be removed.
+func TestCompactHeld(t *testing.T) {
+	m := startMachine(t, durabletest.NewDisk(), t.TempDir())
+	defer m.close()
+	m.fill()
+	var numbers []uint64
+	for _, s := range m.log.Segments() {
+		numbers = append(numbers, s.Number)
+	}
+	h := m.log.Hold(numbers...)
+	before := m.log.Segments()
+	if err := m.c.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after := m.log.Segments()
+	if len(after) != len(before) || after[len(after)-1].Size != before[len(before)-1].Size {
+		t.Errorf("a pass changed %+v to %+v", before, after)
+	}
+	h.Release()
+	if err := m.c.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := m.log.Segments(); now[0].Number == before[0].Number {
+		t.Error("nothing is removed when they are held no more")
+	}
+	m.verify()
 }
 
 // TestCompactDamage keeps the segment of a body that cannot be copied, and moves

@@ -24,6 +24,8 @@ type machine struct {
 	uploads     uploads
 	unconfirmed unconfirmed
 	rolls       rolls
+	hashes      hashes
+	installed   []byte // what the last Install was given; not replicated
 
 	entry   seglog.Command // being applied
 	touched []touch        // by the command being applied
@@ -122,6 +124,7 @@ func (m *machine) fold(e seglog.Command, r *Result) {
 	m.digest.Write(b)
 	m.digest.Write(e.Data)
 	m.meta.hash, m.scratch = m.digest.Sum64(), b
+	m.hashes.add(e.Index, m.meta.hash)
 }
 
 // tick moves the shard's clock to a command's time, if that is later, and drops

@@ -14,7 +14,9 @@ import (
 // other implementations are held against, and what tests run on. Config.Path is
 // not looked at. A checkpoint of it is nothing; once closed it is gone.
 func OpenMemory(cfg Config) State {
-	return newShard(cfg, newMachine(newMemory()))
+	m := newMachine(newMemory())
+	m.hashes.add(0, 0)
+	return newShard(cfg, m)
 }
 
 // memory is tables in maps. It never has a fault.

@@ -3,9 +3,13 @@ package storage
 // schemaVersion is kept in the database's user_version, applicationID in its
 // application_id ("Covy").
 const (
-	schemaVersion = 1
+	schemaVersion = 2
 	applicationID = 0x436f7679
 )
+
+// installedTable has one row if the database came from another node: what Install
+// was given.
+const installedTable = `CREATE TABLE installed (one INTEGER PRIMARY KEY CHECK (one = 1), meta BLOB) STRICT`
 
 // schema makes the tables of a shard. What a small message costs on disk is
 // mostly the pages that are touched at random, so what comes with a message is
@@ -15,8 +19,10 @@ const (
 // Lists are written as internal/wire has them: hidden and keywords as strings,
 // extents as segment, offset, length and checksum of each.
 //
-// resident, segment and the extents are the node's own; all else is the same on
-// every replica at the same applied index.
+// resident, segment, installed and the extents are the node's own; all else is
+// the same on every replica at the same applied index.
+//
+// Version 1 had no installed; Open adds it.
 func schema() []string {
 	return []string{
 		`CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), shard INTEGER, applied INTEGER, hash INTEGER,` +
@@ -40,5 +46,6 @@ func schema() []string {
 		`CREATE TABLE chunk (node INTEGER, boot INTEGER, seq INTEGER, n INTEGER, time INTEGER, extent BLOB,` +
 			` PRIMARY KEY (node, boot, seq, n)) STRICT, WITHOUT ROWID`,
 		`CREATE TABLE delivered (entry INTEGER PRIMARY KEY, delivery BLOB) STRICT`,
+		installedTable,
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
@@ -21,6 +23,19 @@ type Config struct {
 	// no lock held, from the goroutine that applies. It must not block. Nil: no
 	// one wants to know.
 	Changed func(covey.AccountID, covey.MailboxID)
+
+	// Replaced is called when Install has put another state in the place of the
+	// old one: any mailbox may have changed. As Changed is. Nil: no one wants to
+	// know.
+	Replaced func()
+
+	// Log is where the shard's bodies lie, for Snapshot and Restore to read and
+	// write them. Nil: it can neither be copied nor restored.
+	Log *seglog.Log
+
+	// FS is the file system that SQLite has Path on, for what is done to files
+	// beside SQLite. Nil: the real one.
+	FS durable.FS
 
 	// Clock decides when half a minute has passed since a commit, and nothing
 	// else. Nil: time.Now.
@@ -39,6 +54,12 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	if c.Changed == nil {
 		c.Changed = func(covey.AccountID, covey.MailboxID) {}
+	}
+	if c.Replaced == nil {
+		c.Replaced = func() {}
+	}
+	if c.FS == nil {
+		c.FS = durable.OS()
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
@@ -83,6 +104,9 @@ type shard struct {
 	notUntil time.Time // no commit is due before; zero but on a full disk
 
 	reopen func() (*machine, error) // the state of the last commit; nil in memory
+
+	copies    snapshot.Copies // for other nodes to read
+	restoring *restorer       // nil: none
 }
 
 func newShard(cfg Config, m *machine) *shard {
@@ -239,11 +263,22 @@ func (s *shard) checkpoint() (uint64, error) {
 // Close implements State.
 func (s *shard) Close() error {
 	s.mu.Lock()
+	r := s.restoring
+	s.mu.Unlock()
+	if r != nil {
+		if err := r.Abort(); err != nil {
+			s.cfg.Logger.Warn("what a copy left will be removed at the next start", "error", err)
+		}
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil
 	}
 	s.closed = true
+	if err := s.copies.Close(); err != nil {
+		s.cfg.Logger.Warn("what a copy left will be removed at the next start", "error", err)
+	}
 	_, err := s.checkpoint()
 	if cerr := s.m.t.close(); err == nil {
 		err = cerr

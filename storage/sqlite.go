@@ -12,12 +12,17 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
 // oldestSQLite is the first version with all the fixes this package counts on;
 // a build against an older one is a mistake.
 const oldestSQLite = 3_053_004
+
+// maxRow bounds a row, in bytes: the extents of a body with MaxChunks of them take
+// a tenth of it.
+const maxRow = 16 << 20
 
 // Open opens a shard's database, and makes it if there is none; its folder must
 // exist. Commands above Applied have to be applied again. A file that is not a
@@ -26,6 +31,9 @@ const oldestSQLite = 3_053_004
 // open it meanwhile, which includes SQLite's own shell.
 func Open(cfg Config) (State, error) {
 	cfg = cfg.withDefaults()
+	if err := snapshot.Tidy(cfg.FS, cfg.Path); err != nil {
+		return nil, fmt.Errorf("open shard %d: %w", cfg.Shard, err)
+	}
 	m, err := openMachine(cfg)
 	if err != nil {
 		return nil, err
@@ -55,6 +63,7 @@ func openMachine(cfg Config) (*machine, error) {
 // commit.
 type database struct {
 	conn    *sqlite.Conn
+	source  *snapshot.Source // of copies
 	path    string
 	log     *slog.Logger
 	most    int   // mailboxes kept in memory between commits
@@ -80,7 +89,7 @@ type nameKey struct {
 }
 
 func openDatabase(cfg Config) (*database, error) {
-	if err := makeFile(cfg.Path); err != nil {
+	if err := makeFile(cfg.FS, cfg.Path); err != nil {
 		return nil, err
 	}
 	conn, err := sqlite.OpenConn(cfg.Path, sqlite.OpenReadWrite)
@@ -88,7 +97,7 @@ func openDatabase(cfg Config) (*database, error) {
 		return nil, err
 	}
 	d := &database{
-		conn: conn, path: cfg.Path, log: cfg.Logger, most: cfg.Mailboxes,
+		conn: conn, source: snapshot.NewSource(cfg.FS, cfg.Path), path: cfg.Path, log: cfg.Logger, most: cfg.Mailboxes,
 		accounts: map[covey.AccountID]*account{},
 		boxes:    map[covey.MailboxID]*mailbox{},
 		byName:   map[nameKey]*mailbox{},
@@ -104,21 +113,22 @@ func openDatabase(cfg Config) (*database, error) {
 
 // makeFile makes an empty database file that only its owner may read, with its
 // name on stable storage. The files that SQLite puts beside it take its mode.
-func makeFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+func makeFile(fsys durable.FS, path string) error {
+	f, err := fsys.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
-	return durable.OS().SyncDir(filepath.Dir(path))
+	return fsys.SyncDir(filepath.Dir(path))
 }
 
 // setUp makes the connection safe against a hostile file, then checks that the
 // file is this shard's, or makes its tables.
 func (d *database) setUp(cfg Config) {
 	d.fail(d.conn.SetDefensive(true))
+	d.conn.Limit(sqlite.LimitLength, maxRow)
 	d.conn.SetBusyTimeout(0) // whoever has the file open keeps it; do not wait
 	for _, p := range []string{
 		"trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0",
@@ -167,7 +177,11 @@ func (d *database) checkSchema(shard covey.ShardID) {
 	if id := d.query("PRAGMA application_id").one(); d.err == nil && id != applicationID {
 		d.fail(covey.Errorf(covey.Corrupt, "not a Covey shard: application id %#x", id))
 	}
-	if v := d.query("PRAGMA user_version").one(); d.err == nil && v != schemaVersion {
+	v := d.query("PRAGMA user_version").one()
+	if d.err == nil && v == 1 {
+		v = d.upgrade()
+	}
+	if d.err == nil && v != schemaVersion {
 		d.fail(covey.Errorf(covey.Corrupt, "schema version %d, want %d", v, schemaVersion))
 	}
 	var have []string
@@ -183,6 +197,15 @@ func (d *database) checkSchema(shard covey.ShardID) {
 	if id := d.query("SELECT shard FROM meta").one(); d.err == nil && id != int64(shard) {
 		d.fail(covey.Errorf(covey.Corrupt, "the file is of shard %d", id))
 	}
+}
+
+// upgrade makes version 2 of version 1. What else is in the file is looked at
+// behind it, as ever.
+func (d *database) upgrade() int64 {
+	d.change(installedTable).run()
+	d.change("PRAGMA user_version = 2").run()
+	d.commitTransaction()
+	return 2
 }
 
 // word returns the text of a statement's only row.
@@ -204,6 +227,10 @@ func (d *database) load(m *machine) {
 		d.saved = m.meta
 	}
 	q.end()
+	m.hashes.add(m.meta.applied, m.meta.hash)
+	for q := d.query("SELECT meta FROM installed"); q.next(); {
+		m.installed = q.blobAt(0)
+	}
 	for q := d.query("SELECT number, bytes, extents FROM segment"); q.next(); {
 		d.used[uint64(q.intAt(0))] = Usage{q.intAt(1), q.intAt(2)}
 	}
@@ -242,16 +269,19 @@ func (d *database) fail(err error) {
 
 func (d *database) fault() error { return d.err }
 
-// close releases the connection. What was not committed is rolled back.
+// close releases the connection. What was not committed is rolled back. A copy
+// that is not whole comes to nothing.
 func (d *database) close() error {
 	if d.conn == nil {
 		return nil
 	}
+	d.source.Stop() // SQLite makes a checkpoint when it closes
 	if d.writing {
 		d.err = nil
 		d.query("ROLLBACK").run()
 	}
 	err := d.conn.Close()
+	d.source.Close()
 	d.conn = nil
 	if d.err == nil {
 		d.err = covey.Errorf(covey.Unavailable, "database %s is closed", d.path)

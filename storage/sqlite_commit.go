@@ -3,7 +3,6 @@ package storage
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/covey-mail/covey"
@@ -13,6 +12,10 @@ import (
 // walLimit is the size of the write-ahead log beyond which a commit makes a
 // checkpoint of its own, in bytes, should no one ask for one.
 const walLimit = 64 << 20
+
+// walLimitCopying is the same while a copy reads the database file, into which a
+// checkpoint would write.
+const walLimitCopying = 4 * walLimit
 
 // commit implements tables. It does not wait for the disk.
 func (d *database) commit(m *machine) {
@@ -25,9 +28,24 @@ func (d *database) commit(m *machine) {
 		d.staying = false
 		d.query("PRAGMA cache_spill = ON").run()
 	}
-	if st, err := os.Stat(d.path + "-wal"); err == nil && st.Size() > walLimit {
-		d.checkpoint()
+	d.boundLog()
+}
+
+// boundLog makes a checkpoint when the write-ahead log is large. A copy of the
+// database file puts that off, and is given up when it takes too long.
+func (d *database) boundLog() {
+	size := d.source.LogSize()
+	if size <= walLimit {
+		return
 	}
+	if d.source.Copying() {
+		if size <= walLimitCopying {
+			return
+		}
+		d.log.Warn("a copy of the database took too long and was given up")
+		d.source.Stop()
+	}
+	d.checkpoint()
 }
 
 // flush writes all that is kept in memory into the open transaction, in the
@@ -108,8 +126,13 @@ func (d *database) commitTransaction() {
 
 // checkpoint implements tables: it copies what was committed from the
 // write-ahead log into the database file, and syncs both (synchronous = NORMAL
-// does just that, and only here).
+// does just that, and only here). While a copy reads the database file, it stays
+// as it is, and the log beside it is synced.
 func (d *database) checkpoint() {
+	if d.source.Copying() {
+		d.fail(d.source.SyncLog())
+		return
+	}
 	q := d.query("PRAGMA wal_checkpoint(PASSIVE)")
 	if !q.next() {
 		q.end()

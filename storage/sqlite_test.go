@@ -62,7 +62,7 @@ func TestB04_ForeignDatabase(t *testing.T) {
 		{"view", "DROP TABLE summary; CREATE VIEW summary AS SELECT 1 AS body, 'x' AS summary", covey.Corrupt},
 		{"index", "CREATE INDEX more ON message (body)", covey.Corrupt},
 		{"column", "ALTER TABLE message ADD COLUMN more INTEGER", covey.Corrupt},
-		{"version", "PRAGMA user_version = 2", covey.Corrupt},
+		{"version", "PRAGMA user_version = 3", covey.Corrupt},
 		{"application", "PRAGMA application_id = 1", covey.Corrupt},
 		{"other shard", "UPDATE meta SET shard = 9", covey.Corrupt},
 		{"extents", "INSERT INTO chunk VALUES (1, 1, 1, 1, 1, x'ff')", covey.Corrupt},

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
@@ -56,6 +57,38 @@ type State interface {
 	// Hash returns the running hash over everything applied and the index it
 	// stands for. Replicas with the same index have the same hash.
 	Hash() (index, hash uint64)
+
+	// HashAt returns the running hash over everything up to index, and false if
+	// that is not known any more, or not yet. Known are, of what was applied since
+	// the state was opened, each of the last 1,024 commands and the last 64
+	// indexes that are multiples of 1,024. So replicas that are busy can be
+	// compared: at the index that one of them gave, when the others are past it.
+	HashAt(index uint64) (hash uint64, ok bool)
+
+	// Snapshot begins a copy of the state as it is now, with the bodies. The
+	// goroutine that calls Apply calls it. It takes as long as a checkpoint; the
+	// file is copied behind it, which takes as much room on the disk as the
+	// database, and meanwhile checkpoints leave the database file alone. Segments
+	// of the log with bodies of the copy stay until it is closed. Callers who ask
+	// while a copy is being made get that one. Limit: too many are open. After
+	// DiskFull, Recover, as after a checkpoint.
+	Snapshot() (snapshot.Snapshot, error)
+
+	// Restore begins to take in a copy of another replica, beside everything
+	// else. InUse: one is being taken in.
+	Restore() (snapshot.Restorer, error)
+
+	// Install replaces the state by a staged copy; the goroutine that calls Apply
+	// calls it. When it returns nil that is on stable storage, with meta, of at
+	// most snapshot.MetaSize bytes. Readers wait and then go on with the new
+	// state; Config.Replaced is called. A copy that is behind Applied is Invalid.
+	// After Invalid and DiskFull nothing has happened, after any other error the
+	// state is not served any more, and Open will show the old one or the new.
+	Install(r snapshot.Restorer, meta []byte) error
+
+	// Installed returns the meta of the Install that this state began with, nil
+	// if there was none. The caller must not change it.
+	Installed() []byte
 
 	// Check verifies the shard's invariants and returns each violation.
 	Check(ctx context.Context) []error

@@ -206,8 +206,8 @@ type BodyLog interface {
 }
 
 // CheckBodies reads every body and pending chunk of a shard from the log and
-// returns those that do not match their checksum or are not there. It may run
-// beside everything else.
+// returns those that do not match their checksum or are not there, a body as a
+// BodyError. It may run beside everything else.
 func CheckBodies(ctx context.Context, state Placer, log BodyLog) []error {
 	var v violations
 	live, err := state.Live()
@@ -259,7 +259,9 @@ func (r Resident) verify(state Placer, log BodyLog, segment uint64, buf []byte, 
 		if errors.Is(err, covey.NotFound) && !r.still(state, segment) {
 			return // deleted or moved meanwhile; the compactor verified what it moved
 		}
-		if err != nil {
+		if err != nil && r.Body > 0 {
+			v.add("%w", &BodyError{r.Body, fmt.Errorf("in segment %d at %d: %w", e.Segment, e.Offset, err)})
+		} else if err != nil {
 			v.add("%s in segment %d at %d: %w", r, e.Segment, e.Offset, err)
 		}
 	}

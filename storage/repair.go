@@ -1,0 +1,149 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// lookAgain is how often a body is looked up that compaction moves meanwhile.
+const lookAgain = 4
+
+// A BodyError says which body is damaged. CheckBodies returns it, wrapped in an
+// error of kind covey.Corrupt.
+type BodyError struct {
+	Body covey.BodyID
+	Err  error
+}
+
+// Error implements error.
+func (e *BodyError) Error() string { return fmt.Sprintf("body %d: %v", e.Body, e.Err) }
+
+// Unwrap returns the cause.
+func (e *BodyError) Unwrap() error { return e.Err }
+
+// ReadPart returns a part of a body, for another replica whose own is damaged.
+// Parts are counted from 0 and have at most ChunkSize bytes; they are the same on
+// each replica. NotFound: there is no such part, or no such body any more.
+func ReadPart(state Reader, log BodyLog, id covey.BodyID, part int) ([]byte, error) {
+	for range lookAgain {
+		extents, err := state.Body(id)
+		if err != nil {
+			return nil, err
+		}
+		if part < 0 || part >= len(extents) {
+			return nil, covey.Errorf(covey.NotFound, "part %d of body %d, which has %d", part, id, len(extents))
+		}
+		p := make([]byte, extents[part].Length)
+		if err = log.Read(extents[part], p); err == nil {
+			return p, nil
+		}
+		if !errors.Is(err, covey.NotFound) {
+			return nil, fmt.Errorf("part %d of body %d: %w", part, id, err)
+		}
+	}
+	return nil, covey.Errorf(covey.Unavailable, "body %d keeps moving", id)
+}
+
+// A Repair replaces damaged bodies of one shard by what other replicas have.
+type Repair struct {
+	State State
+	Log   *seglog.Log // where the bodies of State are
+
+	// Fetch returns a part of a body as ReadPart does on another replica. It is
+	// not believed: what it returns must have the checksum known here.
+	Fetch func(ctx context.Context, id covey.BodyID, part int) ([]byte, error)
+}
+
+// Body reads a body and replaces the parts that cannot be read, or do not match
+// their checksums. It returns how many these were. covey.Corrupt: what was
+// fetched is not right either. It may run beside everything else.
+//
+// When it returns nil, the new parts are in the log, on stable storage; that they
+// are used will survive a crash after the shard's next checkpoint.
+func (r Repair) Body(ctx context.Context, id covey.BodyID) (int, error) {
+	hold := r.Log.Hold()
+	defer hold.Release() // the shard refers to them then
+	var before []seglog.Extent
+	for range lookAgain {
+		now, err := r.State.Body(id)
+		if err != nil {
+			return 0, err
+		}
+		p := patient{id: id, extents: now, missing: slices.Equal(now, before), hold: hold}
+		to, n, err := r.mend(ctx, p)
+		if before = now; errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("repair body %d: %w", id, err)
+		}
+		if n == 0 {
+			return 0, nil
+		}
+		if err := r.State.Move([]Move{{Resident{Body: id, Extents: now}, to}}); err != nil {
+			return 0, err
+		}
+		if is, err := r.State.Body(id); err != nil || slices.Equal(is, to) {
+			return n, err
+		}
+	}
+	return 0, covey.Errorf(covey.Unavailable, "repair body %d: it keeps moving", id)
+}
+
+// errMoved says that a body is not where it was found.
+var errMoved = errors.New("moved")
+
+// A patient is a body as it was found.
+type patient struct {
+	id      covey.BodyID
+	extents []seglog.Extent
+	missing bool // it was looked up twice: if its segment is gone, it is lost
+	hold    *seglog.Hold
+}
+
+// mend returns where the body lies when its bad parts are replaced, and how many
+// were.
+func (r Repair) mend(ctx context.Context, p patient) (to []seglog.Extent, n int, err error) {
+	to = slices.Clone(p.extents)
+	for i, e := range p.extents {
+		err := r.Log.Read(e, make([]byte, e.Length))
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, covey.NotFound) && !p.missing:
+			return nil, 0, errMoved
+		case errors.Is(err, covey.Unavailable):
+			return nil, 0, err
+		}
+		if to[i], err = r.replace(ctx, p, i); err != nil {
+			return nil, 0, fmt.Errorf("part %d: %w", i, err)
+		}
+		n++
+	}
+	if n > 0 {
+		err = r.Log.Write(&seglog.Batch{}, seglog.Synced)
+	}
+	return to, n, err
+}
+
+// replace fetches a part and puts it into the log.
+func (r Repair) replace(ctx context.Context, p patient, part int) (seglog.Extent, error) {
+	e := p.extents[part]
+	b, err := r.Fetch(ctx, p.id, part)
+	if err != nil {
+		return e, err
+	}
+	if len(b) != int(e.Length) || checksum(b) != e.Sum {
+		return e, covey.Errorf(covey.Corrupt, "%d octets that do not match the checksum", len(b))
+	}
+	places, err := p.hold.Append([][]byte{b})
+	if err != nil {
+		return e, err
+	}
+	return places[0], nil
+}

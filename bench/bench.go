@@ -9,6 +9,13 @@
 // in every operation that should have run meanwhile. Operations that find all
 // workers busy wait in a bounded queue; those that find it full are counted.
 //
+// A cluster has several addresses. Workers begin with one each, in turn, and make
+// every further connection to the next, passing over those that refuse: what breaks
+// goes on elsewhere, and stays there. What groups of users see, such as those of
+// one shard, can be told apart: second by second, and how long nothing was done for
+// them. In a closed loop operations that hang keep workers from the other groups;
+// gaps are measured in an open one, with connections to spare.
+//
 // The clients are small on purpose: what they cost is taken from the same
 // machine as the server's work. Run can measure that cost first, against a sink
 // in this process that throws everything away, and says when the generator was
@@ -19,6 +26,7 @@ package bench
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,7 +70,7 @@ const (
 // be set.
 type Config struct {
 	Protocol Protocol
-	Addr     string   // host:port, or unix:/path
+	Addr     string   // host:port, or unix:/path; several with commas between: connections go to them in turn
 	TLS      Security // None
 
 	Conns    int           // connections at most; 64, in an open loop 1,000
@@ -86,6 +94,10 @@ type Config struct {
 	Envelopes int  // envelopes an IMAP session reads; 20, negative: none
 	Delete    bool // POP3 deletes what it has read
 	Keep      Keep // of an IMAP session; KeepNothing
+
+	Groups   map[string]string // labels of users by address: gaps and the time line are also told for each; nil: none
+	Only     []string          // labels of the users that operations go to; nil: all users
+	Timeline func(Moment)      // told each second, from one goroutine, soon after it is over; the Result has them all. nil: no time line
 
 	PID     int           // server process to account for, with all its children; 0: none
 	Verify  string        // pop3, pop3s, imap or imaps://host:port: count the messages sent back from there
@@ -159,6 +171,7 @@ func (c *Config) validate() error {
 		{c.TLS != None && c.TLS != StartTLS && c.TLS != Implicit, "TLS must be none, starttls or implicit"},
 		{c.Keep != KeepNothing && c.Keep != KeepLogin && c.Keep != KeepMailbox, "what is kept must be nothing, login or mailbox"},
 		{c.Addr == "", "say where the server is: host:port or unix:/path"},
+		{slices.Contains(c.addrs(), ""), "an address in the list is empty"},
 		{c.Duration <= 0 && c.Count <= 0, "say when to end: give a duration or a count"},
 		{c.Duration < 0 || c.Count < 0 || c.Timeout < 0 || c.Wait < 0, "durations and counts cannot be negative"},
 		{c.Conns < 1 || c.Conns > maxConns, "connections: 1 to 100,000"},
@@ -177,11 +190,14 @@ func (c *Config) validate() error {
 		}
 	}
 	if c.Verify != "" {
-		_, err := splitVerify(c.Verify)
-		return err
+		if _, err := splitVerify(c.Verify); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.checkGroups()
 }
+
+func (c *Config) addrs() []string { return strings.Split(c.Addr, ",") }
 
 // patternOK reports whether s may go into a command line as it is, once its one
 // number is filled in.
@@ -211,7 +227,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		sent = newLedger(cfg.Users)
 	}
 	run := newRunID()
-	t := trial{cfg: cfg, phase: "load", rec: newRecorder(sent), open: factory(cfg, run)}
+	t := trial{cfg: cfg, phase: "load", rec: newRecorder(sent, newTimeline(cfg)), open: factory(cfg, run)}
 	if err := t.measure(ctx, res); err != nil {
 		return nil, err
 	}
@@ -227,12 +243,12 @@ func factory(cfg Config, run string) func(worker int) session {
 	who := newUsers(cfg)
 	switch cfg.Protocol {
 	case POP3:
-		return func(int) session { return &pop3Session{cfg: cfg, who: who} }
+		return func(worker int) session { return &pop3Session{cfg: cfg, who: who, to: newTarget(cfg, worker)} }
 	case IMAP:
-		return func(int) session { return &imapSession{cfg: cfg, who: who} }
+		return func(worker int) session { return &imapSession{cfg: cfg, who: who, to: newTarget(cfg, worker)} }
 	}
 	text := newTemplate(cfg.Seed)
 	return func(worker int) session {
-		return &smtpSession{cfg: cfg, who: who, compose: newComposer(cfg, text, run, worker)}
+		return &smtpSession{cfg: cfg, who: who, to: newTarget(cfg, worker), compose: newComposer(cfg, text, run, worker)}
 	}
 }

@@ -24,9 +24,10 @@ const hurry = 2 * time.Second
 // A conn is a connection with one deadline for each operation. Its owner uses it
 // from one goroutine; only the deadline is moved from others.
 type conn struct {
-	net net.Conn
-	r   *bufio.Reader
-	w   *bufio.Writer
+	net  net.Conn
+	addr string // that it leads to
+	r    *bufio.Reader
+	w    *bufio.Writer
 
 	release func() bool // stops watching the run's context
 
@@ -34,24 +35,54 @@ type conn struct {
 	hurried bool
 }
 
+// A target is where the connections of one worker go: to the addresses in turn.
+type target struct {
+	addrs []string
+	next  int // the address of the next connection
+}
+
+// newTarget has each worker begin with another address.
+func newTarget(cfg Config, worker int) *target {
+	addrs := cfg.addrs()
+	return &target{addrs, worker % len(addrs)}
+}
+
+// patience is how long an address is waited for where there are others.
+const patience = 2 * time.Second
+
+// connect connects to the next address that lets it, and fails if none does.
+func (t *target) connect(ctx context.Context, timeout time.Duration) (n net.Conn, addr string, err error) {
+	if len(t.addrs) > 1 {
+		timeout = min(timeout, patience)
+	}
+	d := net.Dialer{Timeout: timeout}
+	for range t.addrs {
+		network := "tcp"
+		addr = t.addrs[t.next]
+		t.next = (t.next + 1) % len(t.addrs)
+		if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+			network, addr = "unix", path
+		}
+		if n, err = d.DialContext(ctx, network, addr); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return n, addr, err
+}
+
 // dial opens a connection, with TLS from the start if cfg says so. The operation
 // that needs it has cfg.Timeout from now on.
-func dial(ctx context.Context, cfg *Config) (*conn, error) {
-	network, addr := "tcp", cfg.Addr
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		network, addr = "unix", path
-	}
-	d := net.Dialer{Timeout: cfg.Timeout}
-	n, err := d.DialContext(ctx, network, addr)
+func dial(ctx context.Context, cfg *Config, to *target) (*conn, error) {
+	n, addr, err := to.connect(ctx, cfg.Timeout)
 	if err != nil {
 		return nil, broken("connect", err)
 	}
-	c := &conn{net: n}
+	c := &conn{net: n, addr: addr}
 	c.use(n)
 	c.release = context.AfterFunc(ctx, c.interrupt)
 	c.arm(cfg.Timeout)
 	if cfg.TLS == Implicit {
-		if err := c.startTLS(cfg.Addr); err != nil {
+		if err := c.startTLS(); err != nil {
 			c.close()
 			return nil, err
 		}
@@ -65,8 +96,8 @@ func (c *conn) use(n net.Conn) {
 
 // startTLS encrypts the connection. What was read ahead in the clear is lost, as
 // it must be.
-func (c *conn) startTLS(addr string) error {
-	host, _, _ := net.SplitHostPort(addr)
+func (c *conn) startTLS() error {
+	host, _, _ := net.SplitHostPort(c.addr)
 	t := tls.Client(c.net, &tls.Config{ServerName: host, InsecureSkipVerify: true})
 	if err := t.Handshake(); err != nil {
 		return broken("TLS handshake", err)

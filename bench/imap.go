@@ -14,6 +14,7 @@ import (
 type imapSession struct {
 	cfg Config
 	who *users
+	to  *target
 	c   *conn
 	r   imapReader
 	tag int
@@ -85,7 +86,7 @@ func newest(count, n int) string { return strconv.Itoa(count-n+1) + ":" + strcon
 
 // login connects and authenticates.
 func (s *imapSession) login(ctx context.Context, user int) error {
-	c, err := dial(ctx, &s.cfg)
+	c, err := dial(ctx, &s.cfg, s.to)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (s *imapSession) login(ctx context.Context, user int) error {
 		if err := s.command("STARTTLS", "STARTTLS", nil); err != nil {
 			return err
 		}
-		if err := c.startTLS(s.cfg.Addr); err != nil {
+		if err := c.startTLS(); err != nil {
 			return err
 		}
 		s.r.r = c.r

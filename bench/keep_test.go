@@ -72,7 +72,7 @@ func TestKeptLogInIsNotMeasured(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &imapSession{cfg: cfg, who: newUsers(cfg)}
+		s := &imapSession{cfg: cfg, who: newUsers(cfg), to: newTarget(cfg, 0)}
 		var op operation
 		if err := s.do(t.Context(), &op); err != nil {
 			t.Fatal(err)

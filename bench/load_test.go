@@ -21,7 +21,7 @@ func (fakeSession) close()                                        {}
 
 func fakeLoad(operate func(ctx context.Context, op *operation) error) *load {
 	return &load{
-		users: newUsers(Config{Users: 1}), rec: newRecorder(nil),
+		users: newUsers(Config{Users: 1}), rec: newRecorder(nil, nil),
 		open: func(int) session { return fakeSession{operate} },
 	}
 }

@@ -10,6 +10,7 @@ import (
 type pop3Session struct {
 	cfg Config
 	who *users
+	to  *target
 	c   *conn
 }
 
@@ -35,7 +36,7 @@ func (s *pop3Session) do(ctx context.Context, op *operation) error {
 
 // login connects and opens the user's mailbox.
 func (s *pop3Session) login(ctx context.Context, user int) error {
-	c, err := dial(ctx, &s.cfg)
+	c, err := dial(ctx, &s.cfg, s.to)
 	if err != nil {
 		return err
 	}
@@ -47,7 +48,7 @@ func (s *pop3Session) login(ctx context.Context, user int) error {
 		if _, err := s.command("STLS", "STLS\r\n"); err != nil {
 			return err
 		}
-		if err := c.startTLS(s.cfg.Addr); err != nil {
+		if err := c.startTLS(); err != nil {
 			return err
 		}
 	}

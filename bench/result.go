@@ -27,7 +27,14 @@ type Result struct {
 	Rate     float64        `json:"rate"`                     // done a second
 	MiBRate  float64        `json:"mib_per_second"`           // of messages
 	Latency  Latency        `json:"latency_ms"`
-	Accept   Latency        `json:"accept_latency_ms,omitzero"` // of SMTP and LMTP: from the end of DATA to its reply
+	Accept   Latency        `json:"accept_latency_ms,omitzero"`  // of SMTP and LMTP: from the end of DATA to its reply
+	Refused  Latency        `json:"refused_latency_ms,omitzero"` // of what failed by the server's word: until that
+
+	Began    time.Time `json:"began"`
+	Gap      Gap       `json:"gap"`              // longest time in which nothing was done
+	Groups   []Group   `json:"groups,omitempty"` // in the order of their labels
+	Timeline []Moment  `json:"timeline,omitempty"`
+	Cut      bool      `json:"timeline_cut,omitempty"` // it was longer than what is kept
 
 	Server    *ServerUse `json:"server,omitempty"`
 	Generator float64    `json:"generator_cpu_share,omitzero"` // of what GOMAXPROCS allows; 0: not known
@@ -105,12 +112,17 @@ func (t *trial) measure(ctx context.Context, res *Result) error {
 		conns: cfg.Conns, rate: cfg.Rate, duration: cfg.Duration, count: cfg.Count,
 		users: newUsers(cfg), pace: cfg.Pace, open: t.open, rec: rec,
 	}
-	watch := startWatch(cfg, t.phase, rec.counts)
 	begin := time.Now()
+	rec.start(begin)
+	watch := startWatch(cfg, t.phase, rec.counts)
+	told := startTelling(cfg, rec)
 	l.run(ctx)
 	elapsed := time.Since(begin)
 	watch.stop()
+	rec.finish(begin.Add(elapsed))
+	told.stop() // tells the last second too
 
+	res.Began = begin
 	res.take(rec, elapsed)
 	if self > 0 {
 		res.Generator = float64(ownCPU()-self) / float64(elapsed) / float64(runtime.GOMAXPROCS(0))
@@ -145,7 +157,11 @@ func (r *Result) take(rec *recorder, elapsed time.Duration) {
 	r.Waited, r.Overflow, r.Short = rec.queued, rec.overflow, rec.short
 	r.Rate = float64(h.n) / r.Seconds
 	r.MiBRate = float64(rec.bytes) / r.Seconds / (1 << 20)
-	r.Latency, r.Accept = h.latency(), rec.accept.latency()
+	r.Latency, r.Accept, r.Refused = h.latency(), rec.accept.latency(), rec.refused.latency()
+	if t := rec.line; t != nil {
+		r.Gap, r.Groups = t.groups()
+		r.Timeline, r.Cut = t.moments, t.dropped
+	}
 }
 
 func (h *histogram) latency() Latency {

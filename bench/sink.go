@@ -277,9 +277,10 @@ func measureCeiling(ctx context.Context, cfg Config) (float64, error) {
 	defer s.close()
 	cfg.Addr, cfg.Duration, cfg.Count = s.addr(), cfg.Ceiling, 0
 	cfg.Rate, cfg.PID, cfg.Verify, cfg.Pace = 0, 0, "", nil
+	cfg.Groups, cfg.Only, cfg.Timeline = nil, nil, nil
 	cfg.Conns = min(cfg.Conns, ceilingConns)
 	var res Result
-	t := trial{cfg: cfg, phase: "ceiling", rec: newRecorder(nil), open: factory(cfg, newRunID())}
+	t := trial{cfg: cfg, phase: "ceiling", rec: newRecorder(nil, nil), open: factory(cfg, newRunID())}
 	if err := t.measure(ctx, &res); err != nil {
 		return 0, err
 	}

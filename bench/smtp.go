@@ -23,6 +23,7 @@ type session interface {
 type smtpSession struct {
 	cfg     Config
 	who     *users
+	to      *target
 	compose *composer
 	from    string
 	c       *conn
@@ -45,6 +46,7 @@ func (s *smtpSession) do(ctx context.Context, op *operation) error {
 	case lost(err):
 		s.close()
 	default:
+		op.done()
 		s.reset()
 	}
 	return err
@@ -52,7 +54,7 @@ func (s *smtpSession) do(ctx context.Context, op *operation) error {
 
 // open connects and greets, and logs in as the user if cfg says so.
 func (s *smtpSession) open(ctx context.Context, user int) error {
-	c, err := dial(ctx, &s.cfg)
+	c, err := dial(ctx, &s.cfg, s.to)
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func (s *smtpSession) greet(user int) error {
 		if _, err := s.command("STARTTLS", "STARTTLS\r\n"); err != nil {
 			return err
 		}
-		if err := s.c.startTLS(s.cfg.Addr); err != nil {
+		if err := s.c.startTLS(); err != nil {
 			return err
 		}
 		if hello, err = s.hello(); err != nil {

@@ -33,6 +33,10 @@ func (r *Result) WriteTable(w io.Writer) error {
 	if r.Accept != (Latency{}) {
 		quantiles("end of DATA to reply", r.Accept)
 	}
+	if r.Refused != (Latency{}) {
+		quantiles("refused after ms", r.Refused)
+	}
+	r.gaps(row)
 	r.costs(row)
 	if v := r.Verify; v != nil {
 		row("verified", "%d acknowledged: %d lost, %d doubled, %d misplaced; %d found in all, %d of them unconfirmed, %d refused",
@@ -54,6 +58,15 @@ func (r *Result) caveats(row func(name, format string, args ...any)) {
 	}
 	if r.Short > 0 {
 		row("short", "%d sessions found fewer messages than they were to read: fill the mailboxes with covey bench smtp first", r.Short)
+	}
+}
+
+// gaps says how long nothing was done, for each group if there are some.
+func (r *Result) gaps(row func(name, format string, args ...any)) {
+	longest := func(g Gap) string { return fmt.Sprintf("%.2f s, from %.2f s", g.Seconds, g.From) }
+	row("longest gap", "%s", longest(r.Gap))
+	for _, g := range r.Groups {
+		row("  "+g.Label, "%s; %d done, %d failed", longest(g.Gap), g.Done, g.Failed)
 	}
 }
 

@@ -11,13 +11,21 @@ import (
 // running side by side rarely meet in one POP3 mailbox. Safe for concurrent use.
 type users struct {
 	pattern, password string
-	count             uint64
+	count             uint64 // of those that operations go to
+	pick              []int  // which they are; nil: all
 	step, first       uint64
 }
 
+// newNames returns users that have names but take no turns.
+func newNames(cfg Config) *users { return &users{pattern: cfg.UserPattern, password: cfg.Password} }
+
 func newUsers(cfg Config) *users {
 	r := rand.New(rand.NewPCG(cfg.Seed, 1))
-	u := &users{pattern: cfg.UserPattern, password: cfg.Password, count: uint64(cfg.Users), step: 1}
+	u := newNames(cfg)
+	u.count, u.step = uint64(cfg.Users), 1
+	if u.pick = u.picked(&cfg); u.pick != nil {
+		u.count = uint64(len(u.pick))
+	}
 	u.first = r.Uint64N(u.count)
 	// A step without a common divisor visits all. Half of all numbers or so have none.
 	for u.count > 2 {
@@ -36,7 +44,11 @@ func divisor(a, b uint64) uint64 {
 }
 
 func (u *users) of(n int64) int {
-	return int((uint64(n)%u.count*u.step + u.first) % u.count)
+	i := int((uint64(n)%u.count*u.step + u.first) % u.count)
+	if u.pick != nil {
+		return u.pick[i]
+	}
+	return i
 }
 
 func (u *users) address(i int) string { return expand(u.pattern, i) }

@@ -90,9 +90,9 @@ func count(ctx context.Context, cfg Config, run string, sent *ledger) *Verified 
 	next := make(chan int)
 	c := &counting{sent: sent}
 	var workers sync.WaitGroup
-	for range min(verifyConns, len(list)) {
+	for i := range min(verifyConns, len(list)) {
 		workers.Go(func() {
-			r := newReader(cfg)
+			r := newReader(cfg, i)
 			for user := range next {
 				c.enter(user, func(found func(n int64)) error { return r.search(ctx, user, run, found) })
 			}
@@ -145,13 +145,13 @@ func (c *counting) counts() (done, failed int64) {
 	return c.read, c.unread
 }
 
-func newReader(cfg Config) reader {
+func newReader(cfg Config, worker int) reader {
 	from, _ := splitVerify(cfg.Verify) // validate has passed it
 	cfg.Protocol, cfg.Addr, cfg.TLS = from.protocol, from.addr, from.security
 	if cfg.Protocol == POP3 {
-		return &pop3Session{cfg: cfg, who: newUsers(cfg)}
+		return &pop3Session{cfg: cfg, who: newNames(cfg), to: newTarget(cfg, worker)}
 	}
-	return &imapSession{cfg: cfg, who: newUsers(cfg)}
+	return &imapSession{cfg: cfg, who: newNames(cfg), to: newTarget(cfg, worker)}
 }
 
 func (s *pop3Session) search(ctx context.Context, user int, run string, found func(n int64)) error {

@@ -44,3 +44,51 @@ func (w *watch) stop() {
 	close(w.end)
 	w.done.Wait()
 }
+
+// A telling tells cfg.Timeline each second of a run, until it is stopped.
+type telling struct {
+	rec  *recorder
+	tell func(Moment)
+	told int
+	end  chan struct{}
+	done sync.WaitGroup
+}
+
+// startTelling does nothing if nobody wants to be told.
+func startTelling(cfg Config, rec *recorder) *telling {
+	t := &telling{rec: rec, tell: cfg.Timeline, end: make(chan struct{})}
+	if t.tell != nil {
+		t.done.Go(t.run)
+	}
+	return t
+}
+
+func (t *telling) run() {
+	ticker := time.NewTicker(time.Second / 4)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-t.end:
+			t.rest(time.Time{})
+			return
+		case now := <-ticker.C:
+			t.rest(now)
+		}
+	}
+}
+
+// rest tells what has not been told yet. Operations that end now are late by less
+// than the margin.
+func (t *telling) rest(now time.Time) {
+	const margin = 20 * time.Millisecond
+	for _, m := range t.rec.moments(t.told, now.Add(-margin)) {
+		t.tell(m)
+		t.told++
+	}
+}
+
+// stop tells what there is after the end of the time line, and waits for that.
+func (t *telling) stop() {
+	close(t.end)
+	t.done.Wait()
+}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"runtime"
 	"time"
 
@@ -18,7 +21,7 @@ type benchCmd struct {
 
 // benchFlags are those of every protocol.
 type benchFlags struct {
-	Addr        string         `arg:"" help:"The server: host:port or unix:/path."`
+	Addr        string         `arg:"" help:"The server: host:port or unix:/path. With several, and commas between, connections go to them in turn, and on to the next when one breaks."`
 	Conns       int            `help:"Connections at a time; default 64, with --rate at most 1000."`
 	Rate        float64        `help:"Start this many operations a second whatever the server does; latency counts from the planned start. 0: each connection does one after another." placeholder:"N"`
 	Duration    *time.Duration `help:"Start no operation later; default 10s without --count."`
@@ -30,6 +33,9 @@ type benchFlags struct {
 	TLS         string         `name:"tls" help:"none, starttls or implicit; certificates are not verified." enum:"none,starttls,implicit" default:"none"`
 	Seed        uint64         `help:"Of users and bodies." default:"1"`
 	Size        size           `help:"Of a message; for pop3 and imap, of those that the ceiling is measured with." default:"8KiB"`
+	Timeline    string         `help:"Write a line for each second: done, failed, latencies; - for standard output. With --json it is in there too." placeholder:"FILE"`
+	Groups      string         `help:"File with an address and a label in each line, as covey user list prints them: time line and gaps also for each label, there the shard." placeholder:"FILE"`
+	Only        []string       `help:"Use only the accounts with these labels." placeholder:"LABEL"`
 	PID         int            `name:"pid" help:"Account for this server process and its children: CPU time, bytes written, memory." placeholder:"PID"`
 	Procs       int            `help:"CPUs the generator may use; 0 for all." placeholder:"N"`
 	Ceiling     bool           `help:"First measure for three seconds what the generator reaches against a sink." default:"true" negatable:""`
@@ -135,9 +141,13 @@ func (c *benchFlags) run(ctx context.Context, io stdio, cfg bench.Config) error 
 	}
 	p := &benchProgress{io: io, drawn: terminal(io.err)}
 	cfg.Progress = p.show
+	lines, err := c.watch(io, &cfg, p)
+	if err != nil {
+		return err
+	}
 	res, err := bench.Run(ctx, cfg)
 	p.clear()
-	if err != nil {
+	if err := errors.Join(err, lines.close()); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -149,6 +159,70 @@ func (c *benchFlags) run(ctx context.Context, io stdio, cfg bench.Config) error 
 		return err
 	}
 	return res.Err()
+}
+
+// watch has cfg tell the groups of users apart and write a time line, as the flags
+// say.
+func (c *benchFlags) watch(io stdio, cfg *bench.Config, p *benchProgress) (*benchLines, error) {
+	cfg.Only = c.Only
+	if c.Groups != "" {
+		f, err := os.Open(c.Groups)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if cfg.Groups, err = bench.ReadGroups(f); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.Groups, err)
+		}
+	}
+	l := &benchLines{}
+	switch {
+	case c.Timeline == "":
+		return l, nil
+	case c.Timeline != "-":
+		f, err := os.Create(c.Timeline)
+		if err != nil {
+			return nil, err
+		}
+		l.file, l.w = f, f
+	case !c.JSON:
+		l.w = io.out
+	}
+	cfg.Timeline = func(m bench.Moment) {
+		if l.file == nil {
+			p.clear()
+		}
+		l.write(m)
+	}
+	return l, nil
+}
+
+// benchLines writes a time line as it grows. The zero value writes nothing.
+type benchLines struct {
+	w       io.Writer
+	file    *os.File // to be closed; nil: none
+	written bool
+	err     error // the first
+}
+
+func (l *benchLines) write(m bench.Moment) {
+	if l.w == nil || l.err != nil {
+		return
+	}
+	if !l.written {
+		l.written = true
+		_, l.err = fmt.Fprint(l.w, bench.MomentsHead)
+	}
+	if l.err == nil {
+		l.err = bench.WriteMoments(l.w, m)
+	}
+}
+
+func (l *benchLines) close() error {
+	if l.file == nil {
+		return l.err
+	}
+	return errors.Join(l.err, l.file.Close())
 }
 
 // A benchProgress shows how far a run is: on a terminal in one line drawn over

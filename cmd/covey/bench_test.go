@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +17,7 @@ import (
 )
 
 // benchNode starts a node with the accounts user00000 to user00004, whose password
-// is what stands before the @, and returns where each service listens.
+// is what stands before the @, and returns where each service listens, and its data folder as data.
 func benchNode(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -41,7 +43,7 @@ func benchNode(t *testing.T) map[string]string {
 			t.Fatal(err)
 		}
 	}
-	at := make(map[string]string)
+	at := map[string]string{"data": dir}
 	for _, l := range n.Listening() {
 		if !strings.HasPrefix(l.Address, "unix:") {
 			at[l.Service] = l.Address
@@ -87,6 +89,58 @@ func TestBenchAgainstANode(t *testing.T) {
 		}
 		if sends := args[0] == "smtp" || args[0] == "lmtp"; sends != (res.Accept.P50 > 0) || res.Accept.Max > res.Latency.Max {
 			t.Errorf("%v: from the end of DATA to its reply %v, in all %v", args, res.Accept, res.Latency)
+		}
+	}
+}
+
+// The table that covey user list prints is a file of groups.
+func TestBenchTimelineOfShards(t *testing.T) {
+	at := benchNode(t)
+	var list bytes.Buffer
+	if exit := run(context.Background(), []string{"user", "list", "--data", at["data"]}, stdio{strings.NewReader(""), &list, &list}); exit != 0 {
+		t.Fatalf("user list: %s", &list)
+	}
+	groups, lines := filepath.Join(t.TempDir(), "groups"), filepath.Join(t.TempDir(), "lines")
+	if err := os.WriteFile(groups, list.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, shard, _ := strings.Cut(list.String(), "user00003@"+demoDomain)
+	shard = strings.Fields(shard)[0]
+	exit, out, errs := runBench(t, "smtp", at["smtp"]+","+at["smtp"], "--count=30", "--groups="+groups, "--only="+shard, "--timeline="+lines, "--json",
+		"--verify=imap://"+at["imap"])
+	if exit != 0 {
+		t.Fatalf("exit %d: %s", exit, errs)
+	}
+	var res bench.Result
+	if err := json.Unmarshal([]byte(out), &res); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range res.Groups {
+		if want := map[bool]int64{true: 30}[g.Label == shard]; g.Done != want || g.Failed != 0 {
+			t.Errorf("group %+v, want %d done", g, want)
+		}
+	}
+	text, err := os.ReadFile(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Count(string(text), "\n"); !strings.HasPrefix(string(text), bench.MomentsHead) || got != 1+len(res.Timeline) || got < 3 {
+		t.Errorf("%d lines, %d in the JSON:\n%s", got, len(res.Timeline), text)
+	}
+
+	exit, out, errs = runBench(t, "pop3", at["pop3"], "--count=3", "--conns=1", "--retr=0", "--timeline=-")
+	if exit != 0 || !strings.HasPrefix(out, bench.MomentsHead) || !strings.Contains(out, "  all ") || !strings.Contains(out, "longest gap") {
+		t.Errorf("exit %d, %s:\n%s", exit, errs, out)
+	}
+	for want, args := range map[string][]string{
+		"no such file":     {"--groups=/does/not/exist"},
+		"of which group":   {"--only=1"},
+		"no user is of":    {"--groups=" + groups, "--only=none"},
+		"is a directory":   {"--timeline=" + t.TempDir()},
+		"name none of the": {"--groups=" + lines},
+	} {
+		if exit, _, errs := runBench(t, append([]string{"smtp", at["smtp"], "--count=1"}, args...)...); exit != 1 || !strings.Contains(errs, want) {
+			t.Errorf("%v: exit %d, %q; want %q", args, exit, errs, want)
 		}
 	}
 }

@@ -175,17 +175,20 @@ func (n *Node) Kill() {
 
 // Freeze takes the processor away from the process (SIGSTOP) and returns when none
 // of its threads runs: what is in a system call ends there. Only Kill follows.
-func (n *Node) Freeze() error {
-	if err := n.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+func (n *Node) Freeze() error { return Freeze(n.cmd.Process) }
+
+// Freeze is Node.Freeze for any process.
+func Freeze(p *os.Process) error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	for end := time.Now().Add(startTimeout); time.Now().Before(end); {
-		if frozen(n.PID()) {
+		if frozen(p.Pid) {
 			return nil
 		}
 		<-time.After(time.Millisecond)
 	}
-	return fmt.Errorf("process %d still runs %v after SIGSTOP", n.PID(), startTimeout)
+	return fmt.Errorf("process %d still runs %v after SIGSTOP", p.Pid, startTimeout)
 }
 
 // frozen reports whether every thread is stopped, gone, or in a wait in the kernel

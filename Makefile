@@ -5,7 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 5s
 ROUNDS ?= 20
 
-.PHONY: build test race check fuzz bench bench-peers bench-rows bench-rows-short scenarios powercut nightly
+.PHONY: build test race check fuzz bench bench-peers bench-rows bench-rows-short scenarios powercut chaos nightly
 
 build:
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
@@ -51,6 +51,12 @@ scenarios:
 # Needs root: loop-mounted ext4, shut down without a log flush.
 powercut:
 	COVEY_POWERCUT_ROUNDS=$(ROUNDS) go test -count=1 -timeout 0 -run 'TestPowerCut|TestF21' -v ./test/powercut
+
+# Needs root: a cluster of real processes, broken in every way for two minutes, or
+# for hours; a long run that was broken off goes on from the file.
+HOURS ?=
+chaos:
+	go run ./test/chaos $(if $(HOURS),-for $(HOURS)h -hold 8s -state chaos.json) $(CHAOS)
 
 nightly: test race check scenarios
 	$(MAKE) fuzz FUZZTIME=10m

@@ -19,8 +19,18 @@ const (
 	replyTimeout = 10 * time.Second
 )
 
-// maxLiteral bounds what one reply may bring.
-const maxLiteral = 8 << 20
+// Bounds of what one reply may bring, in octets.
+const (
+	maxLine    = 64 << 10
+	maxLiteral = 8 << 20
+)
+
+// readLine reads a line of at most the reader's size, and returns it without its
+// end.
+func readLine(in *bufio.Reader) (string, error) {
+	line, err := in.ReadSlice('\n')
+	return strings.TrimRight(string(line), "\r\n"), err
+}
 
 // dial connects a client to a service of a host, with TLS where that is spoken.
 // Log-ins without TLS are refused to all but loopback.
@@ -56,9 +66,9 @@ func imapLogin(h *host, user string) (*imapConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &imapConn{conn: conn, in: bufio.NewReader(conn)}
+	c := &imapConn{conn: conn, in: bufio.NewReaderSize(conn, maxLine)}
 	_ = conn.SetDeadline(time.Now().Add(replyTimeout))
-	line, err := c.in.ReadString('\n')
+	line, err := readLine(c.in)
 	if err == nil && !strings.HasPrefix(line, "* OK") {
 		err = fmt.Errorf("greeting %q", line)
 	}
@@ -118,19 +128,21 @@ var literalEnd = regexp.MustCompile(`\{(\d+)\}$`)
 
 // reply reads one reply with its literals.
 func (c *imapConn) reply() (u untagged, err error) {
-	for {
-		line, err := c.in.ReadString('\n')
+	for size := 0; ; {
+		line, err := readLine(c.in)
 		if err != nil {
 			return u, err
 		}
-		line = strings.TrimRight(line, "\r\n")
+		if size += len(line); size > maxLiteral {
+			return u, fmt.Errorf("a reply of more than %d octets", maxLiteral)
+		}
 		u.text += line
 		m := literalEnd.FindStringSubmatch(line)
 		if m == nil {
 			return u, nil
 		}
 		n, err := strconv.Atoi(m[1])
-		if err != nil || n > maxLiteral {
+		if size += n; err != nil || n > maxLiteral || size > maxLiteral {
 			return u, fmt.Errorf("literal of %s octets", m[1])
 		}
 		b := make([]byte, n)

@@ -51,7 +51,6 @@ type options struct {
 	dir      string
 	bin      string
 	keep     bool
-	mutant   string
 	untilBad bool
 }
 
@@ -67,7 +66,6 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.dir, "dir", "", "folder for disks and logs; by default a temporary one, removed when all is well")
 	fs.StringVar(&o.bin, "bin", "", "covey binary; by default it is built")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder")
-	fs.StringVar(&o.mutant, "mutant", "", "planted bug of a binary built with the tag mutant")
 	fs.BoolVar(&o.untilBad, "until-bad", false, "end at the first violation")
 }
 

@@ -23,7 +23,7 @@ func popLogin(h *host, user string) (*popConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &popConn{conn: conn, in: bufio.NewReader(conn)}
+	c := &popConn{conn: conn, in: bufio.NewReaderSize(conn, maxLine)}
 	_ = conn.SetDeadline(time.Now().Add(replyTimeout))
 	_, err = c.line()
 	for _, cmd := range []string{"USER " + address(user), "PASS " + user} {
@@ -58,28 +58,28 @@ func (c *popConn) ask(format string, args ...any) (string, error) {
 }
 
 func (c *popConn) line() (string, error) {
-	line, err := c.in.ReadString('\n')
+	line, err := readLine(c.in)
 	if err != nil {
 		return "", err
 	}
 	if !strings.HasPrefix(line, "+OK") {
-		return "", fmt.Errorf("%w: %.200s", errRefused, strings.TrimSpace(line))
+		return "", fmt.Errorf("%w: %.200s", errRefused, line)
 	}
-	return strings.TrimSpace(line), nil
+	return line, nil
 }
 
 // lines reads a multi-line reply with the dots taken off.
 func (c *popConn) lines() (string, error) {
 	var b strings.Builder
 	for b.Len() < maxLiteral {
-		line, err := c.in.ReadString('\n')
+		line, err := readLine(c.in)
 		if err != nil {
 			return "", err
 		}
-		if line == ".\r\n" {
+		if line == "." {
 			return b.String(), nil
 		}
-		b.WriteString(strings.TrimPrefix(line, "."))
+		b.WriteString(strings.TrimPrefix(line, ".") + "\r\n")
 	}
 	return "", fmt.Errorf("a reply of more than %d octets", maxLiteral)
 }

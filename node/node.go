@@ -156,8 +156,7 @@ func (n *Node) openFolder(context.Context) (err error) {
 // openEngine opens the log and the states and brings them together. What it
 // opened is closed by runEngine's host, or here if that is not reached.
 func (n *Node) openEngine(context.Context) (err error) {
-	const alone = -1 // no other node asks for old entries: replicas elsewhere wait for copies of states
-	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.fs, SegmentSize: n.cfg.Limits.SegmentSize, Keep: alone, Logger: n.cfg.Logger})
+	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.fs, SegmentSize: n.cfg.Limits.SegmentSize, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}
@@ -236,7 +235,7 @@ func (n *Node) answerPeers() {
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {
 	return storage.Config{
-		Shard: id, Path: n.folder.shardPath(id), Logger: n.cfg.Logger,
+		Shard: id, Path: n.folder.shardPath(id), Log: n.seglog, Logger: n.cfg.Logger,
 		Changed: func(_ covey.AccountID, box covey.MailboxID) { n.mailboxes.Changed(id, box) },
 	}
 }

@@ -19,8 +19,8 @@ type SegmentInfo struct {
 
 // Applied tells that the group's database has an fsynced checkpoint that covers
 // the entries up to index. They are no longer needed, but for Config.Keep bytes
-// of them; FirstIndex moves accordingly. An index that was told before, or is
-// beyond the last entry, changes nothing beyond.
+// of them if the group has other members; FirstIndex moves accordingly. An index
+// that was told before, or is beyond the last entry, changes nothing beyond.
 func (l *Log) Applied(id covey.ShardID, index uint64) {
 	g := l.Group(id)
 	g.mu.Lock()
@@ -31,12 +31,23 @@ func (l *Log) Applied(id covey.ShardID, index uint64) {
 			g.kept += g.slots[g.applied-g.prev.index].cost()
 		}
 	}
+	keep := max(l.cfg.Keep, 0)
+	if g.aloneLocked() {
+		keep = 0
+	}
 	drop, kept := g.prev.index, g.kept
-	for drop < g.applied && kept > max(l.cfg.Keep, 0) {
+	for drop < g.applied && kept > keep {
 		kept -= g.slots[drop-g.prev.index].cost()
 		drop++
 	}
 	g.dropLocked(drop)
+}
+
+// aloneLocked reports whether the group has a single member, so that nobody will
+// ask for old entries: one that comes later begins with a copy of the state.
+func (g *Group) aloneLocked() bool {
+	c := g.conf
+	return c != nil && len(c.GetVoters())+len(c.GetVotersOutgoing())+len(c.GetLearners())+len(c.GetLearnersNext()) == 1
 }
 
 // Segments describes all segments, oldest first.

@@ -46,6 +46,34 @@ func TestAppliedMovesFirst(t *testing.T) {
 	}
 }
 
+// The entries of a group without other members are of no use to anybody once they
+// are applied.
+func TestAppliedKeepsForOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		conf  *raftpb.ConfState
+		first uint64
+	}{
+		{"alone", &raftpb.ConfState{Voters: []uint64{1}}, 11},
+		{"with a learner", &raftpb.ConfState{Voters: []uint64{1}, Learners: []uint64{2}}, 7},
+		{"three", &raftpb.ConfState{Voters: []uint64{1, 2, 3}}, 7},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, cfg := memory()
+			cfg.Keep = 4 << 10
+			l := openTest(t, cfg)
+			mustWrite(t, l, func(b *Batch) {
+				b.Append(1, entries(1, 1, 40, 100))
+				b.ConfState(1, tt.conf, 1)
+			})
+			l.Applied(1, 10)
+			if first, _ := l.Group(1).FirstIndex(); first != tt.first {
+				t.Errorf("first entry %d, want %d", first, tt.first)
+			}
+		})
+	}
+}
+
 // A group that leaves frees its segments and keeps its vote; what it wrote before
 // does not come back, also when it starts anew.
 func TestLeave(t *testing.T) {

@@ -33,7 +33,7 @@ type Config struct {
 	Dir         string       // folder, made if it is not there
 	FS          durable.FS   // nil: the real one
 	SegmentSize int64        // bytes at which a new segment begins, 4 KiB to 1 GiB; 0: 64 MiB
-	Keep        int64        // bytes of applied entries kept per group for followers that lag; 0: 256 MiB, negative: none. An entry counts as at least 1 KiB, which bounds the memory that knows of them to 40 bytes for each 1 KiB
+	Keep        int64        // bytes of applied entries kept per group of several members, for those that lag; 0: 256 MiB, negative: none. An entry counts as at least 1 KiB, which bounds the memory that knows of them to 40 bytes for each 1 KiB
 	CacheBytes  int64        // data of recent entries kept in memory, for all groups together; 0: 32 MiB, negative: none
 	Logger      *slog.Logger // nil: none
 }

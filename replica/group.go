@@ -41,6 +41,7 @@ type group struct {
 	rn         *raft.RawNode
 	conf       *raftpb.ConfState
 	confIndex  uint64 // of the entry that brought conf
+	confAt     uint64 // tick at which it did
 	dirty      bool   // is in loop.dirty
 	dead       bool   // takes no part any more
 	lead       covey.NodeID

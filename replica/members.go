@@ -220,7 +220,7 @@ func (l *loop) applyChange(g *group, e *raftpb.Entry) {
 	}
 	before := g.conf
 	g.conf = g.rn.ApplyConfChange(cc)
-	g.confIndex = e.GetIndex()
+	g.confIndex, g.confAt = e.GetIndex(), l.ticks
 	g.noteMembers(before)
 	l.gather.records.ConfState(g.id, g.conf, g.confIndex)
 	l.gather.sync = true
@@ -252,8 +252,9 @@ func (g *group) tickChange(now uint64) {
 // TransferLeader asks the group's leader, if this node is it, to hand over to
 // another voter, and returns at once: Status tells when it has happened. New
 // proposals are refused meanwhile; if the other does not take over within an
-// election timeout, this node leads on. Unavailable if this node does not lead
-// or the other is no voter.
+// election timeout, this node leads on. Unavailable if this node does not lead, or
+// if the members changed a moment ago: who has not heard yet that they have cannot
+// campaign. Invalid if the other is no voter.
 func (h *Host) TransferLeader(ctx context.Context, id covey.ShardID, to covey.NodeID) error {
 	g, err := h.group(id)
 	if err != nil {
@@ -268,6 +269,8 @@ func (h *Host) TransferLeader(ctx context.Context, id covey.ShardID, to covey.No
 			done <- g.dropped()
 		case !g.votes(to):
 			done <- covey.Errorf(covey.Invalid, "shard %d: node %s is no voter", id, to)
+		case l.ticks-g.confAt <= 2*uint64(h.cfg.HeartbeatTicks):
+			done <- covey.Errorf(covey.Unavailable, "shard %d: its members have changed just now", id)
 		default:
 			l.guard(g, func() { g.rn.TransferLeader(uint64(to)) })
 			l.mark(g)

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 
 	"go.etcd.io/raft/v3/raftpb"
 
@@ -58,7 +59,7 @@ type outcome struct {
 // propose the command, and returns the result when it is applied here.
 //
 // Of the errors, Unavailable and DiskFull say that the command was not and will
-// not be applied: another node leads or none does (Status may know), too much
+// not be applied: another node leads or none does (ErrNotLeading), too much
 // waits already, the disk is full, the host stops. Unknown says that it may yet
 // be applied: ctx ended, or the leader was lost on the way, or a copy of the state
 // came from another node that may contain it. Internal: the group
@@ -94,6 +95,11 @@ func (h *Host) Propose(ctx context.Context, id covey.ShardID, cmd []byte) (any, 
 		return o.value, o.err
 	}
 }
+
+// ErrNotLeading marks an Unavailable that says that another node leads the group,
+// or that none does just now: who asks again soon may find one that takes the
+// command.
+var ErrNotLeading = errors.New("this node does not lead")
 
 // refuse counts a refusal and makes its error: nothing was done.
 func (g *group) refuse(reason, text string) error {
@@ -217,12 +223,20 @@ func (g *group) release(proposals []*proposal) {
 // dropped tells why the core refused a proposal.
 func (g *group) dropped() error {
 	switch {
+	case g.leads && g.rn.BasicStatus().LeadTransferee != 0:
+		return g.refuseToLead(refusedElsewhere, "leadership is handed over")
 	case g.leads:
-		return g.refuse(refusedBacklog, "too much waits to be committed, or leadership is handed over")
+		return g.refuse(refusedBacklog, "too much waits to be committed")
 	case g.lead == 0:
-		return g.refuse(refusedNoLeader, "no leader")
+		return g.refuseToLead(refusedNoLeader, "no leader")
 	}
-	return g.refuse(refusedElsewhere, "led by node "+g.lead.String())
+	return g.refuseToLead(refusedElsewhere, "led by node "+g.lead.String())
+}
+
+// refuseToLead is refuse for a command that another node may take.
+func (g *group) refuseToLead(reason, text string) error {
+	g.h.refused(reason)
+	return covey.Errorf(covey.Unavailable, "shard %d: %w: %s", g.id, ErrNotLeading, text)
 }
 
 // noteEntries remembers where the leader's own proposals went in the log.
@@ -298,7 +312,7 @@ func (g *group) appliedLocked(index uint64) {
 	}
 	for _, p := range g.waiting {
 		if p.index != 0 && p.index <= index {
-			g.answerLocked(p, nil, g.refuse(refusedOverlaid, "another leader's entry took the place"))
+			g.answerLocked(p, nil, g.refuseToLead(refusedOverlaid, "another leader's entry took the place"))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/replica"
 	"github.com/covey-mail/covey/storage"
 )
 
@@ -121,7 +122,7 @@ func leads(leader covey.NodeID, taken *int) func(covey.NodeID) Groups {
 	return func(self covey.NodeID) Groups {
 		return fakeGroups(func([]byte) (any, error) {
 			if self != leader {
-				return nil, covey.Errorf(covey.Unavailable, "node %s does not lead", self)
+				return nil, covey.Errorf(covey.Unavailable, "node %s: %w", self, replica.ErrNotLeading)
 			}
 			*taken++
 			return new(storage.Result), nil
@@ -143,15 +144,69 @@ func TestRedirectIsFollowedOnce(t *testing.T) {
 	}
 }
 
-func TestTwoWrongGuessesAreUnavailable(t *testing.T) {
-	var taken int
-	nodes := cluster(3, leads(0, &taken))
-	nodes[1].cfg.Table.Learn(shard, 4, 2)
-	nodes[2].cfg.Table.Learn(shard, 5, 3)
-	nodes[3].cfg.Table.Learn(shard, 6, 2)
-	if _, err := nodes[1].Propose(t.Context(), shard, storage.DropAccount{Account: 1}); !errors.Is(err, covey.Unavailable) {
-		t.Errorf("error %v, want Unavailable: nobody took it", err)
+// Where nobody takes a command, it is refused after Patience; nothing was done.
+func TestNobodyLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var taken int
+		nodes := cluster(3, leads(0, &taken))
+		nodes[1].cfg.Table.Learn(shard, 4, 2)
+		nodes[2].cfg.Table.Learn(shard, 5, 3)
+		nodes[3].cfg.Table.Learn(shard, 6, 2)
+		begin := time.Now()
+		_, err := nodes[1].Propose(t.Context(), shard, storage.DropAccount{Account: 1})
+		if waited := time.Since(begin); !errors.Is(err, covey.Unavailable) || waited > Patience+mostPause {
+			t.Errorf("error %v after %v, want Unavailable after %v", err, waited, Patience)
+		}
+	})
+}
+
+// A leader that hands over takes nothing; who waits a moment finds the next.
+func TestHandOverIsWaitedFor(t *testing.T) {
+	for _, from := range []covey.NodeID{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			var taken int
+			leader := covey.NodeID(0)
+			nodes := cluster(2, func(self covey.NodeID) Groups {
+				return fakeGroups(func(cmd []byte) (any, error) { return leads(leader, &taken)(self).Propose(t.Context(), shard, cmd) })
+			})
+			nodes[1].cfg.Table.Learn(shard, 4, 2)
+			nodes[2].cfg.Table.Learn(shard, 4, 2)
+			go func() {
+				<-time.After(time.Second)
+				leader = 1
+				nodes[1].cfg.Table.Learn(shard, 5, 1)
+				nodes[2].cfg.Table.Learn(shard, 5, 1)
+			}()
+			begin := time.Now()
+			_, err := nodes[from].Propose(t.Context(), shard, storage.DropAccount{Account: 1})
+			if waited := time.Since(begin); err != nil || taken != 1 || waited > time.Second+2*mostPause { // once for the redirect
+				t.Errorf("from node %s: error %v, taken %d times after %v; want once after a second", from, err, taken, waited)
+			}
+		})
 	}
+}
+
+// A peer that cannot be reached has done nothing: the next leader gets the command.
+func TestBrokenLinkIsGoneRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var taken int
+		nodes := cluster(3, leads(3, &taken))
+		call := nodes[1].cfg.Call
+		nodes[1].cfg.Call = func(ctx context.Context, to covey.NodeID, request ...[]byte) ([]byte, error) {
+			if to == 2 {
+				return nil, covey.Errorf(covey.Unavailable, "no link")
+			}
+			return call(ctx, to, request...)
+		}
+		nodes[1].cfg.Table.Learn(shard, 4, 2)
+		go func() {
+			<-time.After(time.Second)
+			nodes[1].cfg.Table.Learn(shard, 5, 3)
+		}()
+		if _, err := nodes[1].Propose(t.Context(), shard, storage.DropAccount{Account: 1}); err != nil || taken != 1 {
+			t.Errorf("error %v, taken %d times; want once", err, taken)
+		}
+	})
 }
 
 // A leader's own word travels back; nothing is tried elsewhere.
@@ -174,6 +229,7 @@ func TestRefusalTravels(t *testing.T) {
 
 func FuzzServe(f *testing.F) {
 	f.Add([]byte{3, 0, 0, 0, 1, 1}, []byte{replyMoved, 5, 3})
+	f.Add([]byte{3, 0, 0, 0, 1, 1}, []byte{replyRefused, 2, 'n', 'o'})
 	f.Fuzz(func(t *testing.T, request, reply []byte) {
 		var taken int
 		s := cluster(1, leads(1, &taken))[1]

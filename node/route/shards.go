@@ -9,6 +9,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/wire"
+	"github.com/covey-mail/covey/replica"
 	"github.com/covey-mail/covey/storage"
 )
 
@@ -55,42 +56,60 @@ func (s *Shards) Propose(ctx context.Context, id covey.ShardID, cmd storage.Comm
 	return res, err
 }
 
-// bring takes a command to the shard's leader and follows one redirect.
+// How long a command that was surely not done waits before it is tried again.
+const (
+	firstPause = 10 * time.Millisecond
+	mostPause  = 50 * time.Millisecond
+)
+
+// bring takes a command to the shard's leader. One that the leader did not take,
+// because it leads no more or hands over just now, or cannot be reached, goes to
+// the next, for at most Patience.
 func (s *Shards) bring(ctx context.Context, id covey.ShardID, frame []byte) (*storage.Result, error) {
-	leader, err := s.cfg.Table.Leader(ctx, id)
-	if err != nil {
-		return nil, err
+	var last covey.NodeID
+	pause := time.Duration(0) // the first redirect is followed at once
+	for end := time.Now().Add(Patience); ; {
+		leader, err := s.cfg.Table.Leader(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if leader == last {
+			pause = max(pause, firstPause)
+		}
+		if pause > 0 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil, covey.Errorf(covey.Unavailable, "shard %d: node %s did not take it: %w", id, last, ctx.Err())
+			}
+		}
+		res, err := s.try(ctx, leader, id, frame)
+		if err == nil || !errors.Is(err, errMoved) || !time.Now().Before(end) {
+			return res, err
+		}
+		if last != 0 {
+			pause = min(max(2*pause, firstPause), mostPause)
+		}
+		last = leader
 	}
-	res, err := s.try(ctx, leader, id, frame)
-	if err == nil || !errors.Is(err, errMoved) {
-		return res, err
-	}
-	next, lerr := s.cfg.Table.Leader(ctx, id)
-	if lerr != nil || next == leader {
-		return nil, err
-	}
-	return s.try(ctx, next, id, frame)
 }
 
-// errMoved marks a refusal of a node that does not lead the shard: nothing was
-// done, another may.
+// errMoved marks a refusal of a node that does not lead the shard, or that cannot
+// be reached: nothing was done, another may.
 var errMoved = errors.New("not the leader")
 
 func (s *Shards) try(ctx context.Context, leader covey.NodeID, id covey.ShardID, frame []byte) (*storage.Result, error) {
 	if leader == s.cfg.Self {
-		res, err := s.propose(ctx, id, frame)
-		if errors.Is(err, covey.Unavailable) {
-			if now, _ := s.cfg.Table.Known(id); now != leader { // it has moved away just now
-				err = covey.Errorf(covey.Unavailable, "%w: %w", errMoved, err)
-			}
-		}
-		return res, err
+		return s.propose(ctx, id, frame)
 	}
 	if s.cfg.Call == nil {
 		return nil, covey.Errorf(covey.Unavailable, "shard %d is led by node %s, which cannot be reached", id, leader)
 	}
 	// The link may still send it when this call has been given up.
 	reply, err := s.cfg.Call(ctx, leader, appendHead(make([]byte, 0, 4+len(frame)), id, frame))
+	if errors.Is(err, covey.Unavailable) {
+		return nil, covey.Errorf(covey.Unavailable, "%w: %w", errMoved, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +119,9 @@ func (s *Shards) try(ctx context.Context, leader covey.NodeID, id covey.ShardID,
 // propose has a command applied by this node's own group.
 func (s *Shards) propose(ctx context.Context, id covey.ShardID, frame []byte) (*storage.Result, error) {
 	v, err := s.cfg.Groups.Propose(ctx, id, frame)
+	if errors.Is(err, replica.ErrNotLeading) || errors.Is(err, covey.NotFound) {
+		err = covey.Errorf(covey.Unavailable, "%w: %w", errMoved, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +154,9 @@ func (s *Shards) Reachable(ctx context.Context, id covey.ShardID) error {
 
 // What a reply begins with.
 const (
-	replyDone  = 0 // nothing follows
-	replyMoved = 1 // the term and the leader as this node knows them follow
+	replyDone    = 0 // nothing follows
+	replyMoved   = 1 // the term and the leader as this node knows them follow
+	replyRefused = 2 // the leader's reason follows: nothing was done
 )
 
 // serveTimeout bounds a command that another node has sent, beyond what that node
@@ -154,9 +177,12 @@ func (s *Shards) Serve(ctx context.Context, _ covey.NodeID, request []byte) ([]b
 	if err == nil {
 		return []byte{replyDone}, nil
 	}
-	leader, term := s.cfg.Table.Known(id)
-	if leader != s.cfg.Self && (errors.Is(err, covey.Unavailable) || errors.Is(err, covey.NotFound)) {
+	switch {
+	case errors.Is(err, errMoved):
+		leader, term := s.cfg.Table.Known(id)
 		return wire.AppendUint(wire.AppendUint([]byte{replyMoved}, term), uint64(leader)), nil
+	case errors.Is(err, covey.Unavailable): // that of a call means the link's
+		return wire.AppendBytes([]byte{replyRefused}, clip(err.Error())), nil
 	}
 	return nil, err
 }
@@ -172,16 +198,24 @@ func (s *Shards) read(reply []byte, from covey.NodeID, id covey.ShardID) (*stora
 	case replyMoved:
 		term, leader := r.Uint(), covey.NodeID(r.Uint())
 		if r.End() == nil {
-			s.cfg.Table.Disproved(id, from)
-			if leader != from {
+			if leader != from { // else it is about to hand over
+				s.cfg.Table.Disproved(id, from)
 				s.cfg.Table.Learn(id, term, leader)
 			}
 			return nil, covey.Errorf(covey.Unavailable, "shard %d: %w: node %s", id, errMoved, from)
+		}
+	case replyRefused:
+		reason := r.String()
+		if r.End() == nil {
+			return nil, covey.Errorf(covey.Unavailable, "node %s: %s", from, reason)
 		}
 	}
 	// It was understood, or it could not have been answered.
 	return nil, covey.Errorf(covey.Unknown, "shard %d: node %s sent a reply that makes no sense", id, from)
 }
+
+// clip bounds a text for people.
+func clip(s string) string { return s[:min(len(s), 1024)] }
 
 func appendHead(b []byte, id covey.ShardID, frame []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32(b, uint32(id)), frame...)

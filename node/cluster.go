@@ -117,12 +117,16 @@ func (n *Node) startGossip(context.Context) error {
 	}
 	m := membership.NewMetrics()
 	n.metrics.MustRegister(m.Collectors()...)
-	g, err := membership.Start(membership.Config{
+	cfg := membership.Config{
 		Self:    membership.Member{ID: n.folder.id, Peer: info.Peer, Version: info.Version, Zone: info.Zone},
 		Cluster: id, Keys: keys, Bind: n.cfg.Listen.Gossip[0], Advertise: info.Gossip,
 		Seeds: n.seeds, Changed: func(membership.Member) { n.kickTend() }, LeaderChanged: n.heardLeader,
 		Logger: n.cfg.Logger, Metrics: m,
-	})
+	}
+	if n.sys.Gossip != nil {
+		cfg.Transport = n.sys.Gossip(n.folder.id)
+	}
+	g, err := membership.Start(cfg)
 	if err != nil {
 		return err
 	}
@@ -324,11 +328,16 @@ func (n *Node) leave(ctx context.Context) {
 	if g := n.links.gossip.Load(); g != nil {
 		_ = g.Leave(ctx) // they find out by themselves
 	}
+	n.endPart()
+	n.handOver(ctx)
+}
+
+// endPart ends the work of startCluster.
+func (n *Node) endPart() {
 	if n.endCluster != nil {
 		n.endCluster()
 		n.clusterWork.Wait()
 	}
-	n.handOver(ctx)
 }
 
 // handOver transfers the leadership of every group that has a follower fit for it,
@@ -349,9 +358,8 @@ func (n *Node) handOver(ctx context.Context) {
 				continue
 			}
 			left++
-			if asked[g.ID] == 0 {
-				asked[g.ID] = heirs[int(g.ID)%len(heirs)]
-				_ = n.host.TransferLeader(ctx, g.ID, asked[g.ID]) // else it ends without a leader, and is elected one
+			if heir := heirs[int(g.ID)%len(heirs)]; asked[g.ID] == 0 && n.host.TransferLeader(ctx, g.ID, heir) == nil {
+				asked[g.ID] = heir
 			}
 		}
 		if left == 0 {

@@ -31,7 +31,7 @@ func TestJoinIsEntered(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		n, err := start(ctx, cfg, realSystem())
+		n, err := StartOn(ctx, cfg, realSystem())
 		if n != nil {
 			err = errors.Join(err, n.Stop())
 		}
@@ -40,7 +40,7 @@ func TestJoinIsEntered(t *testing.T) {
 	waitUntil(t, "the directory has two nodes", func() bool { return len(a.directory.Nodes()) == 2 })
 	cancel()
 	<-done
-	f, err := openOldFolder(realSystem().fs, cfg.Node.Data)
+	f, err := openOldFolder(realSystem().FS, cfg.Node.Data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,14 +70,14 @@ func TestJoinNeedsTheSecret(t *testing.T) {
 	cfg.Cluster.SecretFile = run(t, config(t.TempDir())).secretFile()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if n, err := start(ctx, cfg, realSystem()); err == nil {
+	if n, err := StartOn(ctx, cfg, realSystem()); err == nil {
 		t.Errorf("started: %v", n.Stop())
 	}
 	if got := len(a.directory.Nodes()); got != 1 {
 		t.Errorf("%d nodes, want 1", got)
 	}
 	cfg.Cluster.SecretFile = ""
-	if n, err := start(t.Context(), cfg, realSystem()); !errors.Is(err, covey.Invalid) {
+	if n, err := StartOn(t.Context(), cfg, realSystem()); !errors.Is(err, covey.Invalid) {
 		t.Errorf("without a secret: %v, %v; want Invalid", n, err)
 	}
 }

@@ -64,7 +64,7 @@ func TestF21_DiskFull(t *testing.T) {
 	var free atomic.Int64
 	free.Store(1 << 30)
 	cfg := config(t.TempDir())
-	n := runOn(t, cfg, system{fs: durable.OS(), free: func(string) (int64, error) { return free.Load(), nil }})
+	n := runOn(t, cfg, System{FS: durable.OS(), Free: func(string) (int64, error) { return free.Load(), nil }})
 	addUsers(t, n)
 	for _, s := range []string{"one", "two", "three"} {
 		send(t, n, s)
@@ -114,7 +114,7 @@ func TestF21_StartOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.Limits.Quota = 1 << 20
-	n = runOn(t, cfg, system{fs: durable.OS(), free: func(string) (int64, error) { return 0, nil }})
+	n = runOn(t, cfg, System{FS: durable.OS(), Free: func(string) (int64, error) { return 0, nil }})
 	if _, err := os.Stat(n.folder.path("reserve")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("reserve: %v, want it given up before the start was counted", err)
 	}

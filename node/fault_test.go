@@ -46,7 +46,7 @@ func (f faultyFile) Sync() error {
 func TestF17_FailedSyncEndsTheNode(t *testing.T) {
 	disk := &faultyFS{FS: durable.OS()}
 	cfg := config(t.TempDir())
-	n, err := start(t.Context(), cfg, system{fs: disk, free: durable.Free})
+	n, err := StartOn(t.Context(), cfg, System{FS: disk, Free: durable.Free})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,11 +96,11 @@ func TestF17_FailedSyncEndsTheNode(t *testing.T) {
 func TestStartOnAFailingDisk(t *testing.T) {
 	disk := &faultyFS{FS: durable.OS()}
 	disk.broken.Store(true)
-	_, err := start(t.Context(), config(t.TempDir()), system{fs: disk, free: durable.Free})
+	_, err := StartOn(t.Context(), config(t.TempDir()), System{FS: disk, Free: durable.Free})
 	if !errors.Is(err, syscall.EIO) {
 		t.Errorf("got %v, want the disk's error", err)
 	}
-	_, err = start(t.Context(), config(t.TempDir()), system{fs: durable.OS(), free: func(string) (int64, error) { return 0, syscall.EIO }})
+	_, err = StartOn(t.Context(), config(t.TempDir()), System{FS: durable.OS(), Free: func(string) (int64, error) { return 0, syscall.EIO }})
 	if !errors.Is(err, syscall.EIO) {
 		t.Errorf("without free space: got %v, want the disk's error", err)
 	}

@@ -49,7 +49,7 @@ func onlySMTP(cfg Config) Config {
 	return cfg
 }
 
-func realSystem() system { return system{fs: durable.OS(), free: durable.Free} }
+func realSystem() System { return System{FS: durable.OS(), Free: durable.Free} }
 
 // run starts a node that is stopped when the test ends; the stop must succeed.
 func run(t *testing.T, cfg Config) *Node {
@@ -57,9 +57,9 @@ func run(t *testing.T, cfg Config) *Node {
 	return runOn(t, cfg, realSystem())
 }
 
-func runOn(t *testing.T, cfg Config, sys system) *Node {
+func runOn(t *testing.T, cfg Config, sys System) *Node {
 	t.Helper()
-	n, err := start(t.Context(), cfg, sys)
+	n, err := StartOn(t.Context(), cfg, sys)
 	if err != nil {
 		t.Fatalf("start: %v", err)
 	}

@@ -62,7 +62,7 @@ func (n *Node) secretFile() string {
 // secrets reads the cluster's secret, or makes one for a node that joins nobody.
 func (n *Node) secrets() ([]peer.Secret, error) {
 	path := n.secretFile()
-	list, err := peer.ReadSecrets(n.sys.fs, path)
+	list, err := peer.ReadSecrets(n.sys.FS, path)
 	if err == nil || !errors.Is(err, os.ErrNotExist) {
 		return list, err
 	}
@@ -74,7 +74,7 @@ func (n *Node) secrets() ([]peer.Secret, error) {
 		return nil, err
 	}
 	list = []peer.Secret{s}
-	return list, peer.WriteSecrets(n.sys.fs, path, list)
+	return list, peer.WriteSecrets(n.sys.FS, path, list)
 }
 
 // openLinks opens the peer port and begins to answer there. A node that is in no
@@ -82,7 +82,7 @@ func (n *Node) secrets() ([]peer.Secret, error) {
 func (n *Node) openLinks(context.Context) error {
 	l := &links{boot: make(map[covey.NodeID]bootNode)}
 	var err error
-	if l.key, err = peer.OpenKey(n.sys.fs, n.folder.path("node.key"), rand.Reader); err != nil {
+	if l.key, err = peer.OpenKey(n.sys.FS, n.folder.path("node.key"), rand.Reader); err != nil {
 		return err
 	}
 	n.links = l
@@ -95,7 +95,7 @@ func (n *Node) openLinks(context.Context) error {
 	m := peer.NewMetrics()
 	n.metrics.MustRegister(m.Collectors()...)
 	l.Net, err = peer.New(peer.Config{
-		Node: n.folder.id, Key: l.key, Secrets: n.secret, Pin: l.pin, Addr: l.addr, Logger: n.cfg.Logger, Metrics: m,
+		Node: n.folder.id, Key: l.key, Secrets: n.secret, Pin: l.pin, Addr: l.addr, Dial: n.sys.Dial, Logger: n.cfg.Logger, Metrics: m,
 	})
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,7 @@ import (
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
+	"github.com/covey-mail/covey/membership"
 	"github.com/covey-mail/covey/node/reconcile"
 	"github.com/covey-mail/covey/node/route"
 	"github.com/covey-mail/covey/replica"
@@ -38,7 +40,7 @@ import (
 // A Node is a running node. Its methods may be called concurrently.
 type Node struct {
 	cfg         Config
-	sys         system
+	sys         System
 	log         *slog.Logger
 	started     time.Time
 	folder      *folder
@@ -104,19 +106,30 @@ const (
 //  12. the front ends, because a listener that answers promises service;
 //  13. the part in the cluster, which ends sessions of the front ends.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
-	return start(ctx, cfg, system{fs: durable.OS(), free: durable.Free})
+	return StartOn(ctx, cfg, System{})
 }
 
-// system is what a node stands on: the file system of the log and of the small
-// files, and how much room there is.
-type system struct {
-	fs   durable.FS
-	free func(dir string) (int64, error)
+// A System is what a node stands on. The zero value is the machine that it runs on.
+type System struct {
+	FS   durable.FS                              // of the log and of the small files; nil: the real one
+	Free func(dir string) (bytes int64, _ error) // how much room there is; nil: durable.Free
+
+	// Dial makes connections to the peer ports of other nodes, and Gossip carries
+	// the gossip of the node with that id. nil: the network.
+	Dial   func(ctx context.Context, addr string) (net.Conn, error)
+	Gossip func(covey.NodeID) membership.Transport
 }
 
-func start(ctx context.Context, cfg Config, sys system) (*Node, error) {
+// StartOn is Start on another system.
+func StartOn(ctx context.Context, cfg Config, sys System) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
+	}
+	if sys.FS == nil {
+		sys.FS = durable.OS()
+	}
+	if sys.Free == nil {
+		sys.Free = durable.Free
 	}
 	n := &Node{
 		cfg: cfg, sys: sys, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry(),
@@ -138,12 +151,12 @@ func start(ctx context.Context, cfg Config, sys system) (*Node, error) {
 }
 
 func (n *Node) openFolder(context.Context) (err error) {
-	if n.folder, err = openFolder(n.sys.fs, n.cfg.Node.Data); err != nil {
+	if n.folder, err = openFolder(n.sys.FS, n.cfg.Node.Data); err != nil {
 		return err
 	}
 	n.log = n.log.With("node", n.folder.id.String())
 	n.cfg.Logger = n.cfg.Logger.With("node", n.folder.id.String())
-	if n.disk, err = openDisk(n.folder, n.sys.free, n.cfg.Limits.DiskReserve, n.cfg.Logger); err != nil {
+	if n.disk, err = openDisk(n.folder, n.sys.Free, n.cfg.Limits.DiskReserve, n.cfg.Logger); err != nil {
 		return err
 	}
 	if err = n.folder.countBoot(); err != nil {
@@ -156,7 +169,7 @@ func (n *Node) openFolder(context.Context) (err error) {
 // openEngine opens the log and the states and brings them together. What it
 // opened is closed by runEngine's host, or here if that is not reached.
 func (n *Node) openEngine(context.Context) (err error) {
-	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.fs, SegmentSize: n.cfg.Limits.SegmentSize, Logger: n.cfg.Logger})
+	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.FS, SegmentSize: n.cfg.Limits.SegmentSize, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}
@@ -225,7 +238,7 @@ func (n *Node) answerPeers() {
 		return
 	}
 	n.links.HandlePost(kindRaft, n.receive)
-	n.links.Handle(methodPing, servePing)
+	n.links.Handle(methodPing, n.servePing)
 	n.links.Handle(methodWatch, n.serveWatch)
 	n.links.Handle(methodPropose, n.shards.Serve)
 	n.links.Handle(methodMembers, n.serveMembers)
@@ -472,22 +485,42 @@ func (n *Node) Stop() error {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
 		n.leave(ctx)
-		errs := []error{n.fronts.shutdown(ctx)}
-		if n.endWork != nil {
-			n.endWork()
-		}
-		n.background.Wait()
-		if n.fronts.admin != nil {
-			errs = append(errs, n.fronts.admin.stop())
-		}
-		errs = append(errs, n.stopEngine())
-		if n.folder != nil {
-			errs = append(errs, n.folder.Close())
-		}
-		n.stopErr = errors.Join(errs...)
+		n.stopErr = n.end(ctx)
 		n.log.Info("stopped", "err", n.stopErr)
 	})
 	return n.stopErr
+}
+
+// Kill ends the node as a crash of it looks to others: links and sessions break
+// where they are, nothing is handed over and nobody is told. It returns when
+// nothing of the node runs any more, and does nothing after Stop.
+func (n *Node) Kill() {
+	n.stop.Do(func() {
+		n.ready.Store(false)
+		n.links.close()
+		n.endPart()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		n.stopErr = n.end(ctx)
+		n.log.Info("killed", "err", n.stopErr)
+	})
+}
+
+// end stops what has no part in the cluster; the front ends have until ctx ends.
+func (n *Node) end(ctx context.Context) error {
+	errs := []error{n.fronts.shutdown(ctx)}
+	if n.endWork != nil {
+		n.endWork()
+	}
+	n.background.Wait()
+	if n.fronts.admin != nil {
+		errs = append(errs, n.fronts.admin.stop())
+	}
+	errs = append(errs, n.stopEngine())
+	if n.folder != nil {
+		errs = append(errs, n.folder.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // stopEngine stops the host, which closes the states, and closes the log.

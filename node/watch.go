@@ -91,7 +91,15 @@ func (w *watchers) hold(ctx context.Context, id covey.NodeID) error {
 	return err
 }
 
-func servePing(context.Context, covey.NodeID, []byte) ([]byte, error) { return nil, nil }
+// servePing answers at once. Of a node that stops nobody expects anything more.
+func (n *Node) servePing(context.Context, covey.NodeID, []byte) ([]byte, error) {
+	select {
+	case <-n.leaving:
+		return nil, covey.Errorf(covey.Unavailable, "the node is stopping")
+	default:
+		return nil, nil
+	}
+}
 
 // serveWatch answers after a while. A node that stops does not wait for it.
 func (n *Node) serveWatch(ctx context.Context, _ covey.NodeID, _ []byte) ([]byte, error) {

@@ -207,6 +207,7 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 	}
 	w.watch(ctx, ids)
 	if g := n.links.gossip.Load(); g != nil {
+		n.relearn(g.Leaders())
 		g.SetLoad(n.load())
 		for _, m := range g.Members() {
 			if !slices.Contains(ids, m.ID) && m.ID != n.folder.id {
@@ -215,6 +216,16 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 		}
 	}
 	n.reconciler.Kick()
+}
+
+// relearn takes from gossip who leads shards of which this node knows no leader any
+// more: gossip tells what is new, and to it this is not.
+func (n *Node) relearn(heard map[covey.ShardID]membership.Leader) {
+	for id, l := range heard {
+		if known, _ := n.table.Known(id); known == 0 && l.Quorum {
+			n.heardLeader(l)
+		}
+	}
 }
 
 func (n *Node) load() membership.Load {

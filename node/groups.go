@@ -110,10 +110,12 @@ func (n *Node) dismissed(ctx context.Context, id covey.ShardID) bool {
 
 // dropShard removes a shard from this node.
 func (n *Node) dropShard(ctx context.Context, id covey.ShardID) error {
+	leader, term := n.table.Known(id)
 	n.states.remove(id)
 	if err := n.host.Remove(ctx, id); err != nil {
 		return err
 	}
+	n.table.Learn(id, term, leader) // the group's last word was that it knows none
 	return n.removeState(id)
 }
 

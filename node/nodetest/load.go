@@ -66,11 +66,26 @@ func (l *Load) deliver(ctx context.Context, number int, user string, b *Ledger) 
 	for i := 0; ctx.Err() == nil; i++ {
 		subject := fmt.Sprintf("%d-%d", number, i)
 		began := time.Now()
-		err := l.node(number+i).Send(user, subject)
-		l.note(b, subject, began, err)
+		l.note(b, subject, began, l.send(ctx, number+i, user, subject))
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
+		}
+	}
+}
+
+// send tries one node after the other until one greets, as an MTA does that has
+// several MX hosts.
+func (l *Load) send(ctx context.Context, first int, user, subject string) error {
+	for i := first; ; i++ {
+		err := l.node(i).Send(user, subject)
+		var no *Refusal
+		if !errors.As(err, &no) || no.Code != noHost && no.Code != "421" || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

@@ -2,9 +2,11 @@ package nodetest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"net"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +32,12 @@ func (n *Node) Dial(service string) (*Dialogue, error) {
 		return nil, err
 	}
 	d := &Dialogue{c, textproto.NewReader(bufio.NewReader(c))}
-	if _, err := d.line(); err != nil { // the greeting
+	greeting, err := d.line()
+	if err == nil && !slices.Contains([]string{"220 ", "* OK", "+OK "}, greeting[:min(len(greeting), 4)]) {
+		err = errors.New(greeting)
+	}
+	if err != nil {
+		d.Close()
 		return nil, fmt.Errorf("greeting: %w", err)
 	}
 	return d, nil
@@ -117,21 +124,31 @@ func (d *Dialogue) POP3(command string) (string, error) {
 
 func clip(s string) string { return s[:min(len(s), 40)] }
 
+// noHost is the Code of the Refusal of a node that does not even greet.
+const noHost = "no host"
+
 // Send delivers a message with a subject, as any MTA does. A *Refusal says that the
 // node took nothing; after any other error it may have.
 func (n *Node) Send(to, subject string) error {
 	d, err := n.Dial("smtp")
 	if err != nil {
-		return &Refusal{"", err.Error()} // nothing was sent
+		return &Refusal{noHost, err.Error()}
 	}
 	defer d.Close()
 	for _, c := range []string{"EHLO client.example.net", "MAIL FROM:<carol@example.net>", "RCPT TO:<" + to + ">", "DATA"} {
-		if _, err := d.SMTP(c); err != nil {
-			return &Refusal{"", err.Error()}
+		_, err := d.SMTP(c)
+		if no := (*Refusal)(nil); err != nil && !errors.As(err, &no) {
+			return &Refusal{noHost, err.Error()} // it broke before there was anything to take
+		}
+		if err != nil {
+			return err
 		}
 	}
 	_, err = d.SMTP("Subject: " + subject + "\r\n\r\nbody of " + subject + "\r\n.")
 	_ = d.Write("QUIT") // that it was taken is known
+	if no := (*Refusal)(nil); errors.As(err, &no) && no.Code == "451" {
+		return errors.New(no.Text) // it could not be found out whether it was done
+	}
 	return err
 }
 

@@ -1,12 +1,61 @@
 package nodetest
 
 import (
+	"context"
+	"flag"
+	"os"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/node"
+	"github.com/covey-mail/covey/node/admin"
 )
 
+var long = flag.Bool("long", os.Getenv("COVEY_SCENARIOS") != "", "run the tests that take long, as make scenarios does")
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// takesLong skips a test unless it is asked for.
+func takesLong(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Skip("it takes long: run it with -long or make scenarios")
+	}
+}
+
+// leaderOf returns the running node that leads a user's shard, and the others that
+// run.
+func leaderOf(t *testing.T, c *Cluster, user string) (leader *Node, others []*Node) {
+	t.Helper()
+	up := slices.DeleteFunc(c.Nodes(), func(n *Node) bool { return !n.Running() })
+	c.WaitFor("somebody leads the shard of "+user, func() bool {
+		name := Call[admin.User](t, up[0], admin.UserShow, admin.Name{Name: user}).Leader
+		i := slices.IndexFunc(up, func(n *Node) bool { return n.Name() == name })
+		if i >= 0 {
+			leader, others = up[i], slices.Delete(slices.Clone(up), i, i+1)
+		}
+		return i >= 0
+	})
+	return leader, others
+}
+
+// ledBy returns the users whose shards a node leads, and the rest.
+func ledBy(t *testing.T, c *Cluster, n *Node) (led, rest []string) {
+	t.Helper()
+	for _, u := range Users() {
+		if leader, _ := leaderOf(t, c, u); leader == n {
+			led = append(led, u)
+		} else {
+			rest = append(rest, u)
+		}
+	}
+	return led, rest
+}
 
 // Nodes that join one after the other under load lose no delivery, and mail that
 // goes in anywhere comes out everywhere.
@@ -22,6 +71,12 @@ func TestGrow(t *testing.T) {
 	c.Settle()
 	load.Through(c.Nodes()...)
 	load.More(3)
+	if *long {
+		c.Node().Start()
+		c.Settle()
+		load.Through(c.Nodes()...)
+		load.More(3)
+	}
 	load.Check()
 	load.NoFailures()
 	for _, u := range Users() {
@@ -32,4 +87,290 @@ func TestGrow(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The users of a node that was killed get mail again in seconds, those of others
+// notice nothing to speak of; the node comes back and catches up.
+func TestKillLeader(t *testing.T) {
+	c := Started(t, 3, Options{})
+	victim, others := leaderOf(t, c, Users()[0])
+	led, rest := ledBy(t, c, victim)
+	load := c.Load(others...)
+	load.More(3)
+	load.Mark()
+	victim.Kill()
+	load.More(5)
+	for u, b := range load.Ledgers() {
+		t.Logf("%s: gap %v, slowest %v, refused %q", u, b.Gap.Round(time.Millisecond), b.Slowest.Round(time.Millisecond), b.Refused)
+		if most := 5 * time.Second; slices.Contains(led, u) && b.Gap > most {
+			t.Errorf("%s had no delivery for %v, want at most %v", u, b.Gap, most)
+		}
+		if most := time.Second; slices.Contains(rest, u) && b.Gap > most {
+			t.Errorf("%s, whose leader lives, had no delivery for %v, want at most %v", u, b.Gap, most)
+		}
+	}
+	victim.Start()
+	c.Settle()
+	load.Through(c.Nodes()...)
+	load.More(3)
+	load.Check()
+}
+
+// A restart of each node in good order breaks no transaction, and holds nobody up
+// for more than a second.
+func TestRestartEach(t *testing.T) {
+	c := Started(t, 3, Options{})
+	load := c.Load(c.Nodes()...)
+	load.More(3)
+	for i, n := range c.Nodes() {
+		load.Mark()
+		n.Stop()
+		n.Start()
+		c.Settle()
+		for u, b := range load.Ledgers() {
+			t.Logf("node %d: %s: gap %v", i+1, u, b.Gap.Round(time.Millisecond))
+			if most := time.Second; b.Gap > most {
+				t.Errorf("node %d: %s had no delivery for %v, want at most %v", i+1, u, b.Gap, most)
+			}
+		}
+	}
+	load.Check()
+	load.NoFailures()
+}
+
+// rcpt is the reply to RCPT for a user, and how long it took.
+func rcpt(t *testing.T, n *Node, user string) (reply string, took time.Duration) {
+	t.Helper()
+	d, err := n.Dial("smtp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, c := range []string{"EHLO client.example.net", "MAIL FROM:<carol@example.net>"} {
+		if _, err := d.SMTP(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	reply, err = d.SMTP("RCPT TO:<" + user + ">")
+	if reply == "" {
+		t.Fatal(err)
+	}
+	return reply, time.Since(began)
+}
+
+// refusedWithin asks for a user until RCPT is refused, for at most most, and then
+// once more.
+func refusedWithin(t *testing.T, n *Node, user string, most time.Duration) {
+	t.Helper()
+	for began := time.Now(); ; {
+		reply, took := rcpt(t, n, user)
+		if limit := 2*time.Second + 200*time.Millisecond; took > limit {
+			t.Errorf("RCPT for %s waited %v, want at most 2 s", user, took)
+		}
+		if strings.HasPrefix(reply, "451 4.3.0") {
+			if since := time.Since(began); since > most {
+				t.Errorf("RCPT for %s is refused after %v, want %v", user, since, most)
+			}
+			break
+		}
+		if time.Since(began) > patience {
+			t.Fatalf("RCPT for %s: %q for %v", user, reply, patience)
+		}
+	}
+	if reply, took := rcpt(t, n, user); !strings.HasPrefix(reply, "451 4.3.0") || took > 50*time.Millisecond {
+		t.Errorf("RCPT for %s: %q after %v, want 451 4.3.0 at once", user, reply, took)
+	}
+}
+
+// With one replica, a dead node costs its own users alone: they are refused at
+// RCPT, within a second of a kill and four of a pulled cable, and nobody waits for
+// it (design section 8).
+func TestOneReplica(t *testing.T) {
+	c := Started(t, 3, Options{Replicas: 1})
+	victim, others := leaderOf(t, c, Users()[0])
+	led, rest := ledBy(t, c, victim)
+	if len(rest) == 0 {
+		t.Fatal("one node leads all shards")
+	}
+	load := c.Load(others...)
+	load.More(2)
+	load.Mark()
+	victim.Kill()
+	refusedWithin(t, others[0], led[0], time.Second)
+	refusedWithin(t, others[1], led[0], time.Second)
+	began := load.Ledgers()
+	for _, u := range rest {
+		c.WaitFor("others get mail", func() bool { return len(load.Ledgers()[u].Acked) > len(began[u].Acked)+5 })
+		if b := load.Ledgers()[u]; b.Gap > time.Second || len(b.Refused) > 0 {
+			t.Errorf("%s, of another node, had no delivery for %v, refused %q", u, b.Gap, b.Refused)
+		}
+	}
+	victim.Start()
+	c.WaitFor("the users of the dead node get mail again", func() bool { r, _ := rcpt(t, others[0], led[0]); return r[0] == '2' })
+	load.More(2)
+	load.Mark()
+	c.Unplug(victim)
+	refusedWithin(t, others[0], led[0], 4*time.Second)
+	for _, u := range rest {
+		if b := load.Ledgers()[u]; b.Gap > time.Second {
+			t.Errorf("%s, of another node, had no delivery for %v", u, b.Gap)
+		}
+	}
+	c.Heal()
+	load.More(2)
+	load.Check()
+}
+
+// The smaller side of a split acknowledges nothing, the larger goes on, and when
+// they are one again all is there.
+func TestSplit(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 3, Options{})
+	alone, others := leaderOf(t, c, Users()[0])
+	load := c.Load(others...)
+	load.More(3)
+	c.Split([]*Node{alone}, others)
+	refusedWithin(t, alone, Users()[0], 4*time.Second)
+	load.More(5)
+	if err := alone.Send(Users()[0], "not here"); err == nil {
+		t.Error("a node alone acknowledged a message")
+	}
+	c.Heal()
+	c.Settle()
+	load.Through(c.Nodes()...)
+	load.More(3)
+	load.Check()
+}
+
+// Three new nodes with the same list make one cluster, whatever the order they
+// come up in. The first of them, wiped, comes back as a new node of that cluster
+// and never makes a second one, also when the others are away.
+func TestInit(t *testing.T) {
+	c := New(t, Options{Configure: func(cfg *node.Config) { cfg.Cluster.Init = true }})
+	var list []string
+	for range 3 {
+		list = append(list, c.Node().PeerAddr())
+	}
+	nodes := c.Nodes()
+	started := make(chan error, len(nodes))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, n := range slices.Backward(nodes) {
+		n.Config.Cluster.Join = list
+		go func() { started <- n.TryStart(ctx) }()
+	}
+	for range nodes {
+		if err := <-started; err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.AddUsers()
+	c.Settle()
+	cluster := nodes[0].Status().Cluster
+	for i, n := range nodes {
+		if got := n.Status().Cluster; got != cluster {
+			t.Errorf("node %d is of cluster %s, the first of %s", i+1, got, cluster)
+		}
+	}
+	if !*long {
+		return
+	}
+	load := c.Load(nodes[1:]...)
+	load.More(2)
+	was := nodes[0].ID()
+	nodes[0].Kill()
+	nodes[0].Wipe()
+	load.Stop()
+	nodes[1].Kill()
+	nodes[2].Kill()
+	alone, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	defer stop()
+	if err := nodes[0].TryStart(alone); err == nil {
+		t.Fatal("a wiped node started by itself")
+	}
+	go func() { started <- nodes[0].TryStart(ctx) }()
+	nodes[1].Start()
+	nodes[2].Start()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	if got := nodes[0].Status().Cluster; got != cluster || nodes[0].ID() == was {
+		t.Errorf("the wiped node is %s of cluster %s; it was %s of %s", nodes[0].ID(), got, was, cluster)
+	}
+	load.Check()
+}
+
+// Replicas of a node that is gone for longer than rebuild_after are made elsewhere;
+// the node, its disk wiped, comes back as a new one.
+func TestRebuild(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 4, Options{Configure: func(cfg *node.Config) { cfg.Cluster.RebuildAfter = node.Duration(2 * time.Second) }})
+	victim, others := leaderOf(t, c, Users()[0])
+	was := victim.ID()
+	load := c.Load(others...)
+	load.More(2)
+	victim.Kill()
+	c.WaitFor("its replicas are elsewhere", func() bool { return !holds(others[0].Status(), was) })
+	c.Settle()
+	victim.Wipe()
+	victim.Start()
+	if victim.ID() == was {
+		t.Error("a wiped node has its old id")
+	}
+	c.Settle()
+	load.Through(c.Nodes()...)
+	load.More(2)
+	load.Check()
+}
+
+// holds reports whether a node is a member of any shard's group, or should be.
+func holds(s admin.Status, id covey.NodeID) bool {
+	for _, sh := range s.Shards {
+		if slices.Contains(sh.Wanted, id.String()) {
+			return true
+		}
+		for _, r := range sh.Replicas {
+			if r.Node == id.String() && !r.Learner {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Draining moves all away from a node, which can be removed then; one of three
+// cannot, but be replaced by a fourth.
+func TestDrainReplaceRemove(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 3, Options{})
+	load := c.Load(c.Nodes()...)
+	old, others := leaderOf(t, c, Users()[0])
+	if _, err := Try[admin.NodeMove](t.Context(), others[0], admin.NodeRemove, admin.NodeRequest{Node: old.Name()}); covey.KindOf(err) != covey.Denied {
+		t.Errorf("remove one of three: %v, want Denied", err)
+	}
+	fourth := c.Node()
+	fourth.Start()
+	until := func(op string, req admin.NodeRequest) {
+		t.Helper()
+		c.WaitFor(op, func() bool { return Call[admin.NodeMove](t, others[0], op, req).Done })
+	}
+	until(admin.NodeReplace, admin.NodeRequest{Node: old.Name(), By: fourth.Name()})
+	load.Through(append(slices.Clone(others), fourth)...)
+	old.Stop()
+	c.Settle()
+	if holds(others[0].Status(), old.ID()) {
+		t.Error("the node that was replaced still holds a shard")
+	}
+	fifth := c.Node()
+	fifth.Start()
+	c.Settle()
+	until(admin.NodeDrain, admin.NodeRequest{Node: fourth.Name()})
+	until(admin.NodeRemove, admin.NodeRequest{Node: fourth.Name()})
+	load.Through(append(slices.Clone(others), fifth)...)
+	fourth.Stop()
+	c.Settle()
+	load.More(2)
+	load.Check()
+	load.NoFailures()
 }

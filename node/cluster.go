@@ -144,9 +144,11 @@ func (n *Node) seeds() (addrs []string) {
 	return addrs
 }
 
+// heardLeader takes in what gossip says of a leader. Of its own groups a node knows
+// better, and who is no member of the cluster leads nothing.
 func (n *Node) heardLeader(l membership.Leader) {
-	if l.Node != n.folder.id { // of its own groups a node knows better
-		n.table.Learn(l.Shard, l.Term, l.Node)
+	if m, ok := n.directory.Node(l.Node); ok && m.State != directory.Removed && l.Node != n.folder.id && l.Quorum {
+		n.table.Hear(l.Shard, l.Term, l.Node)
 	}
 }
 
@@ -206,6 +208,7 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 		ids[i] = m.ID
 	}
 	w.watch(ctx, ids)
+	n.seekLeaders(ctx)
 	if g := n.links.gossip.Load(); g != nil {
 		n.relearn(g.Leaders())
 		g.SetLoad(n.load())
@@ -218,11 +221,11 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 	n.reconciler.Kick()
 }
 
-// relearn takes from gossip who leads shards of which this node knows no leader any
-// more: gossip tells what is new, and to it this is not.
+// relearn takes from gossip who leads shards of which this node reaches no leader:
+// gossip tells what is new, and to it this is not.
 func (n *Node) relearn(heard map[covey.ShardID]membership.Leader) {
 	for id, l := range heard {
-		if known, _ := n.table.Known(id); known == 0 && l.Quorum {
+		if n.table.Leaderless(id) {
 			n.heardLeader(l)
 		}
 	}

@@ -28,6 +28,7 @@ const (
 	methodPropose                             // to the leader of a shard: see route.Shards.Serve
 	methodMembers                             // to the leader of a shard: number → nodes
 	methodShards                              // empty → what the node knows of its shards, as JSON
+	methodLeaders                             // empty → term and leader of the node's own groups: see serveLeaders
 	methodFetch   = peer.FirstBulk            // a chunk of a copy of a shard
 )
 

@@ -243,6 +243,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodPropose, n.shards.Serve)
 	n.links.Handle(methodMembers, n.serveMembers)
 	n.links.Handle(methodShards, n.serveShards)
+	n.links.Handle(methodLeaders, n.serveLeaders)
 	n.links.Handle(methodFetch, n.serveFetch)
 }
 

@@ -483,7 +483,7 @@ func saltedHash(password string) string {
 }
 
 // idle is found in lines of the log that are many and say little.
-var idle = []string{"level=DEBUG", "msg=session", `msg="imap session`, "msg=message"}
+var idle = []string{"level=DEBUG", "msg=session", `msg="imap session`, "msg=transaction", "connection cut"}
 
 // A journal gathers a log.
 type journal struct {

@@ -355,8 +355,9 @@ func TestDrainReplaceRemove(t *testing.T) {
 		t.Helper()
 		c.WaitFor(op, func() bool { return Call[admin.NodeMove](t, others[0], op, req).Done })
 	}
-	until(admin.NodeReplace, admin.NodeRequest{Node: old.Name(), By: fourth.Name()})
 	load.Through(append(slices.Clone(others), fourth)...)
+	load.More(2)
+	until(admin.NodeReplace, admin.NodeRequest{Node: old.Name(), By: fourth.Name()})
 	old.Stop()
 	c.Settle()
 	if holds(others[0].Status(), old.ID()) {
@@ -366,8 +367,9 @@ func TestDrainReplaceRemove(t *testing.T) {
 	fifth.Start()
 	c.Settle()
 	until(admin.NodeDrain, admin.NodeRequest{Node: fourth.Name()})
+	load.Through(append(slices.Clone(others), fifth)...) // a node that is no member any more takes nothing
+	load.More(2)
 	until(admin.NodeRemove, admin.NodeRequest{Node: fourth.Name()})
-	load.Through(append(slices.Clone(others), fifth)...)
 	fourth.Stop()
 	c.Settle()
 	load.More(2)

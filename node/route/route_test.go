@@ -27,6 +27,42 @@ func TestLeaderIsKnownAtOnce(t *testing.T) {
 	}
 }
 
+// What gossip says is believed until a member of the group says otherwise, however
+// new it pretends to be.
+func TestGossipIsAHint(t *testing.T) {
+	table := NewTable()
+	want := func(leader covey.NodeID, term uint64) {
+		t.Helper()
+		if got, in := table.Known(shard); got != leader || in != term {
+			t.Errorf("node %s in term %d, want node %s in %d", got, in, leader, term)
+		}
+	}
+	table.Hear(shard, 3, 7)
+	want(7, 0)
+	table.Learn(shard, 4, 8)
+	want(8, 4)
+	table.Hear(shard, 3, 7) // older
+	want(8, 4)
+	table.Hear(shard, 5, 9)
+	want(9, 4)
+	table.Learn(shard, 4, 0) // of a member that has not heard yet
+	want(9, 4)
+	table.Learn(shard, 5, 9)
+	want(9, 5)
+	table.Hear(shard, 1<<40, 7) // a lie
+	want(7, 5)
+	table.Disproved(shard, 7)
+	table.Learn(shard, 5, 9)
+	want(9, 5)
+	table.Hear(shard, 1<<40, 7) // again
+	want(9, 5)
+	table.Hear(shard, 6, 8) // true, but what gossip said before was newer
+	want(9, 5)
+	table.Lost(9)
+	table.Hear(shard, 6, 8) // better than a leader that is gone
+	want(8, 5)
+}
+
 // One who comes early waits for the election; one who comes when the shard has
 // been without a leader for long does not.
 func TestNobodyWaitsLongerThanPatience(t *testing.T) {

@@ -30,8 +30,9 @@ type Table struct {
 
 // An entry is what is believed of one shard.
 type entry struct {
-	term    uint64
+	term    uint64       // the newest that a member of the group spoke of
 	leader  covey.NodeID // 0: none is known in term
+	heard   uint64       // the newest term that gossip spoke of
 	voters  []covey.NodeID
 	lost    time.Time     // since when no leader can be reached; zero while one can
 	changed chan struct{} // closed when any of this changes
@@ -42,8 +43,8 @@ func NewTable() *Table {
 	return &Table{down: make(map[covey.NodeID]bool), shards: make(map[covey.ShardID]*entry)}
 }
 
-// Learn takes in that a shard has a leader in a term, or with leader 0 that it
-// has none that is known of. What is of an older term is passed over.
+// Learn takes in what a member of a shard's group says: who leads in a term, or
+// with leader 0 that it knows none. What is of an older term is passed over.
 func (t *Table) Learn(shard covey.ShardID, term uint64, leader covey.NodeID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -51,7 +52,28 @@ func (t *Table) Learn(shard covey.ShardID, term uint64, leader covey.NodeID) {
 	if term < e.term || term == e.term && e.leader == leader {
 		return
 	}
-	e.term, e.leader = term, leader
+	e.term = term
+	if leader == 0 && e.heard > term && e.leader != 0 {
+		return // gossip is ahead of that member
+	}
+	e.leader = leader
+	t.refresh(e)
+}
+
+// Hear takes in who leads a shard by gossip. That is a hint: whoever has the key
+// of gossip can give it. It is believed where it is newer than all that is known,
+// or nothing better is, and costs a redirect if it is wrong.
+func (t *Table) Hear(shard covey.ShardID, term uint64, leader covey.NodeID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entry(shard)
+	if leader == 0 || term < e.term || leader == e.leader {
+		return
+	}
+	if e.leader != 0 && !t.down[e.leader] && term <= max(e.term, e.heard) {
+		return
+	}
+	e.leader, e.heard = leader, max(e.heard, term)
 	t.refresh(e)
 }
 
@@ -94,12 +116,20 @@ func (t *Table) set(node covey.NodeID, down bool) {
 	}
 }
 
-// Known returns the leader that is believed in, reachable or not, and its term.
+// Known returns the leader that is believed in, reachable or not, and the newest
+// term that a member of the group spoke of.
 func (t *Table) Known(shard covey.ShardID) (leader covey.NodeID, term uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(shard)
 	return e.leader, e.term
+}
+
+// Leaderless reports whether the shard has no leader that can be reached.
+func (t *Table) Leaderless(shard covey.ShardID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.entry(shard).lost.IsZero()
 }
 
 // Leader returns the shard's leader, waiting for one at most until the shard has

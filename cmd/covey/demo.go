@@ -42,7 +42,9 @@ func (c *demoCmd) Run(ctx context.Context, io stdio) (err error) {
 	cfg := demoConfig(dir)
 	cfg.Version, cfg.Files = version, openFiles()
 	if c.Log {
-		cfg.Logger = logger(io, false)
+		log, flush := logger(io.err, false)
+		defer flush()
+		cfg.Logger = log
 	}
 	n, err := node.Start(ctx, cfg)
 	if err != nil {

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/covey-mail/covey/node"
@@ -51,11 +51,20 @@ func (c *serveCmd) Run(ctx context.Context, io stdio) error {
 	}
 	cfg.Version = version
 	cfg.Files = openFiles()
-	cfg.Logger = logger(io, cfg.Node.Debug)
+	// To standard error, so that standard output has only the lines that a script
+	// waits for.
+	log, flush := logger(io.err, cfg.Node.Debug)
+	defer flush()
+	cfg.Logger = log
 	n, err := node.Start(ctx, cfg)
 	if err != nil {
 		return err
 	}
+	var pacing sync.WaitGroup
+	defer pacing.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pacing.Go(func() { newCollector().pace(ctx) })
 	for _, l := range n.Listening() {
 		fmt.Fprintf(io.out, "listening %s %s\n", l.Service, l.Address)
 	}
@@ -80,16 +89,6 @@ func openFiles() int {
 		lim = raised
 	}
 	return int(min(lim.Cur, math.MaxInt32))
-}
-
-// logger writes to standard error, so that standard output has only the lines
-// that a script waits for.
-func logger(io stdio, debug bool) *slog.Logger {
-	level := slog.LevelInfo
-	if debug {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewTextHandler(io.err, &slog.HandlerOptions{Level: level}))
 }
 
 // notify tells systemd, if it started us, about the state of the service

@@ -1,0 +1,35 @@
+package main
+
+import "testing"
+
+func TestGCPercent(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name            string
+		allocated, live uint64
+		want            int
+	}{
+		{"nothing known yet", 0, 0, gcUsual},
+		{"quiet", 2 * mib, 40 * mib, gcUsual},
+		{"busy", 100 * mib, 40 * mib, 250},
+		{"busier than there is room for", 1000 * mib, 64 * mib, 200},
+		{"a large heap", 1000 * mib, 1000 * mib, gcUsual},
+		{"a tiny heap", 1000 * mib, 1, 3200},
+	} {
+		if got := gcPercent(c.allocated, c.live); got != c.want {
+			t.Errorf("%s: %d per cent, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestCollectorSeesAllocations(t *testing.T) {
+	c := newCollector()
+	kept := make([]byte, 1<<20)
+	if got, _ := c.look(); got < uint64(len(kept)) {
+		t.Errorf("saw %d bytes allocated, %d were", got, len(kept))
+	}
+	if got, _ := c.look(); got >= uint64(len(kept)) {
+		t.Errorf("saw %d bytes allocated again", got)
+	}
+	kept[0] = 1
+}

@@ -21,9 +21,9 @@ func (s *session) command(line string) (forward string) {
 		s.c.linger = true
 		return ""
 	}
-	forward, bad := s.dispatch(arg)
-	if bad != nil && !s.c.dead {
-		s.c.reply(bad)
+	forward, answer := s.dispatch(arg)
+	if answer != nil && !s.c.dead {
+		s.c.reply(answer)
 		return ""
 	}
 	return forward
@@ -59,9 +59,9 @@ func (s *session) mustWait() bool {
 	return false
 }
 
-// dispatch has one case for each command. A reply means that go-smtp does not
-// hear of it.
-func (s *session) dispatch(arg string) (forward string, bad *smtp.SMTPError) {
+// dispatch has one case for each command. It returns the line for go-smtp, or the
+// answer, or neither if the command was answered.
+func (s *session) dispatch(arg string) (forward string, answer *smtp.SMTPError) {
 	switch s.verb {
 	case "EHLO", "HELO", "LHLO":
 		return s.hello(arg)
@@ -114,7 +114,7 @@ func (s *session) hello(arg string) (string, *smtp.SMTPError) {
 	return s.verb + " " + name, nil
 }
 
-func (s *session) mail(arg string) (string, *smtp.SMTPError) {
+func (s *session) mail(arg string) (forward string, answer *smtp.SMTPError) {
 	switch {
 	case s.helo == "":
 		return "", replyHelloFirst
@@ -127,8 +127,7 @@ func (s *session) mail(arg string) (string, *smtp.SMTPError) {
 	if bad != nil {
 		return "", bad
 	}
-	s.mailing = m
-	return "MAIL FROM:<" + m.path + ">", nil
+	return "", s.begin(m)
 }
 
 func (s *session) rcpt(arg string) (string, *smtp.SMTPError) {
@@ -139,14 +138,10 @@ func (s *session) rcpt(arg string) (string, *smtp.SMTPError) {
 	if bad != nil {
 		return "", bad
 	}
-	if len(s.tx.rcpts) >= s.c.srv.cfg.MaxRecipients {
+	if len(s.tx.told) >= s.c.srv.cfg.MaxRecipients {
 		return "", replyManyRcpts
 	}
-	s.rcpting = to
-	if to.Domain == "" { // go-smtp wants one
-		to.Domain = s.c.srv.cfg.Hostname
-	}
-	return "RCPT TO:<" + to.String() + ">", nil
+	return "", s.recipient(to)
 }
 
 func (s *session) data(arg string) (string, *smtp.SMTPError) {
@@ -158,12 +153,12 @@ func (s *session) data(arg string) (string, *smtp.SMTPError) {
 	case len(s.tx.rcpts) == 0:
 		return "", replyNoRecipient
 	}
-	s.chunks = nil
-	return "DATA", nil
+	_, _ = s.c.out.WriteString("354 Go ahead. End your data with <CR><LF>.<CR><LF>\r\n") // an error stays in c.out
+	s.message(newDotFraming(s.c.in))
+	return "", nil
 }
 
-// bdat begins a message in chunks: go-smtp gets DATA instead, and its 354 goes
-// nowhere. Without a transaction the chunk is read and dropped, since its sender
+// bdat takes a message in chunks. Without a transaction the chunk is read and dropped, since its sender
 // does not wait for the reply.
 func (s *session) bdat(arg string) (string, *smtp.SMTPError) {
 	ch, bad := s.chunk(arg)
@@ -171,9 +166,8 @@ func (s *session) bdat(arg string) (string, *smtp.SMTPError) {
 		return "", bad
 	}
 	if s.tx != nil && len(s.tx.rcpts) > 0 {
-		s.chunks = s.newChunks(ch)
-		s.c.mute = true
-		return "DATA", nil
+		s.message(s.newChunks(ch))
+		return "", nil
 	}
 	if !s.dropChunk(ch) {
 		return "", nil

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -77,8 +78,8 @@ type conn struct {
 	unheard []delivery.Receipt
 }
 
-// Read implements net.Conn for go-smtp: it returns one command line, or what
-// stands for the data of a message.
+// Read implements net.Conn for go-smtp: it returns one command line. What go-smtp
+// does not hear of, whole transactions above all, is done meanwhile.
 func (c *conn) Read(p []byte) (n int, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -324,8 +325,12 @@ func (c *conn) settle() {
 // reply answers in go-smtp's place.
 func (c *conn) reply(r *smtp.SMTPError) {
 	c.count(r.Code)
-	e := r.EnhancedCode
-	fmt.Fprintf(c.out, "%d %d.%d.%d %s\r\n", r.Code, e[0], e[1], e[2], r.Message)
+	b := strconv.AppendInt(c.out.AvailableBuffer(), int64(r.Code), 10)
+	for i, n := range r.EnhancedCode {
+		b = strconv.AppendInt(append(b, " .."[i]), int64(n), 10)
+	}
+	b = append(append(append(b, ' '), r.Message...), "\r\n"...)
+	_, _ = c.out.Write(b) // an error stays in c.out
 }
 
 // bye answers and ends the session.

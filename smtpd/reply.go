@@ -24,8 +24,10 @@ func newReply(code int, class, subject, detail int, text string) *smtp.SMTPError
 	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{class, subject, detail}, Message: text}
 }
 
-// Replies to what needs no error. None is changed after this.
+// Replies to what goes well, and to what needs no error. None is changed after this.
 var (
+	replyMail         = newReply(250, 2, 1, 0, "Sender taken")
+	replyRcpt         = newReply(250, 2, 1, 5, "Recipient taken")
 	replyBadLine      = newReply(500, 5, 5, 2, "Bad line: want one command, ended by CR LF, without control characters")
 	replyLongLine     = newReply(500, 5, 5, 2, "Command too long")
 	replyLongSASL     = newReply(500, 5, 5, 6, "Authentication exchange line is too long")

@@ -1,15 +1,13 @@
 // Package smtpd takes mail in: SMTP from other servers (MX), submission by
 // users, and LMTP from a local MTA, all on github.com/emersion/go-smtp.
 //
-// go-smtp speaks the dialogue: greeting, capabilities, the order of commands,
-// AUTH, the replies. Between it and the connection stands a guard (conn), a
-// net.Conn that hands it one well-formed command line at a time, and only once
-// the last one is answered. The guard answers by itself what go-smtp has no hook
-// for or answers with another code than RFC 5321 asks for: syntax, parameters,
-// bare CR and LF, lines that are too long, STARTTLS, BDAT, junk. Message data
-// does not pass through go-smtp: Data reads it straight from the guard and then
-// lets go-smtp see an empty message, so that there is one place that knows where
-// a message ends.
+// Between go-smtp and the connection stands a guard (conn), a net.Conn that hands
+// it one well-formed command line at a time, and only once the last one is
+// answered. The guard answers by itself what go-smtp has no hook for or answers
+// with another code than RFC 5321 asks for: syntax, bare CR and LF, lines that are
+// too long, STARTTLS, junk; and all of a transaction, MAIL, RCPT, DATA and BDAT, so
+// that there is one place that knows where a message ends. What is left to go-smtp
+// is greeting, capabilities, AUTH and the small commands.
 //
 // Limits: a command line has at most 2,048 octets (12,288 in AUTH), a session 16
 // KiB of input buffer and 4 KiB of output buffer; a message is streamed.

@@ -58,8 +58,8 @@ func (s *session) maySend(from covey.Address) error {
 
 // owns returns other, or why it cannot be told, unless the user may send as from.
 func (s *session) owns(from covey.Address, other *smtp.SMTPError) error {
-	ctx, cancel := context.WithTimeout(s.c.ctx, s.c.srv.cfg.RecipientTimeout)
-	defer cancel()
+	ctx := newLazyContext(s.c.ctx, s.c.srv.cfg.RecipientTimeout)
+	defer ctx.end()
 	owned, err := s.c.srv.svc.Directory.Owns(ctx, s.user.ID, from)
 	if err == nil && !owned {
 		err = other
@@ -72,8 +72,8 @@ func (s *session) recipient(to covey.Address) *smtp.SMTPError {
 	key := to.Key()
 	i := slices.IndexFunc(s.tx.rcpts, func(r delivery.Recipient) bool { return r.Address.Key() == key })
 	if i < 0 {
-		ctx, cancel := context.WithTimeout(s.c.ctx, s.c.srv.cfg.RecipientTimeout)
-		defer cancel()
+		ctx := newLazyContext(s.c.ctx, s.c.srv.cfg.RecipientTimeout)
+		defer ctx.end()
 		r, err := s.c.srv.svc.Delivery.Recipient(ctx, to)
 		if err != nil {
 			return s.refuse(atRcpt, err)

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -80,6 +81,7 @@ const (
 type Conn struct {
 	net.Conn
 	l      *Listener
+	raw    syscall.RawConn // of Conn; nil if it has none
 	remote netip.Addr
 	born   time.Time
 	leave  sync.Once
@@ -89,17 +91,44 @@ type Conn struct {
 	expired  Expired // not empty: lasting
 	tls      tlsState
 	helloBy  time.Time // if tlsHello
-	readBy   time.Time // the limit of the Read under way or last
-	writeBy  time.Time // likewise
-	askedR   time.Time // deadline set by the caller; zero for none
-	askedW   time.Time
+	read     deadline
+	write    deadline
 	inBody   bool
 	bodySize int64         // octets read since BeginBody
 	waited   time.Duration // spent in Read since BeginBody
 }
 
+// A deadline is when a Read or a Write has to end. Moving the runtime's timer costs
+// more than a short read, so one that runs out too soon is left alone, and moved
+// when it has run out.
+type deadline struct {
+	by    time.Time // the limit of the call under way or last; zero before the first
+	asked time.Time // by the caller; zero for none
+	set   time.Time // what the connection below has; zero for none
+}
+
+// due returns when the call under way has to end.
+func (d *deadline) due() time.Time { return earlier(d.by, d.asked) }
+
+// lenient reports whether what is set will do: it is not late, and not so early that
+// it would run out all the time.
+func (d *deadline) lenient(now time.Time) bool {
+	due := d.due()
+	return !d.set.IsZero() && !d.set.After(due) && 2*d.set.Sub(now) > due.Sub(now)
+}
+
+// put sets the deadline of the connection below.
+func (d *deadline) put(set func(time.Time) error) error {
+	d.set = d.due()
+	return set(d.set)
+}
+
 func newConn(l *Listener, c net.Conn) *Conn {
-	return &Conn{Conn: c, l: l, remote: remoteAddr(c), born: time.Now(), limits: l.cfg.Limits}
+	conn := &Conn{Conn: c, l: l, remote: remoteAddr(c), born: time.Now(), limits: l.cfg.Limits}
+	if sc, ok := c.(syscall.Conn); ok {
+		conn.raw, _ = sc.SyscallConn() // nil if it failed: the connection is closed
+	}
+	return conn
 }
 
 func remoteAddr(c net.Conn) netip.Addr {
@@ -178,8 +207,20 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Read(p)
-	return n, c.afterRead(start, limit, n, err)
+	for {
+		n, err := c.Conn.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !c.tooSoon(&c.read, c.Conn.SetReadDeadline) {
+			return n, c.afterRead(start, limit, n, err)
+		}
+	}
+}
+
+// tooSoon reports whether a deadline that has run out was not due yet, and sets it
+// to when it is.
+func (c *Conn) tooSoon(d *deadline, set func(time.Time) error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(d.due()) && d.put(set) == nil
 }
 
 // beforeRead sets the deadline of the next read and returns the limit that it
@@ -191,10 +232,10 @@ func (c *Conn) beforeRead(now time.Time) (Expired, error) {
 		return "", c.expired
 	}
 	limit := ExpiredIdle
-	c.readBy = now.Add(c.limits.Idle)
+	c.read.by = now.Add(c.limits.Idle)
 	sooner := func(t time.Time, e Expired) {
-		if t.Before(c.readBy) {
-			c.readBy, limit = t, e
+		if t.Before(c.read.by) {
+			c.read.by, limit = t, e
 		}
 	}
 	if c.limits.Session > 0 {
@@ -206,7 +247,10 @@ func (c *Conn) beforeRead(now time.Time) (Expired, error) {
 	if c.inBody && c.limits.MinRate > 0 {
 		sooner(now.Add(c.slackLocked()), ExpiredRate)
 	}
-	return limit, c.Conn.SetReadDeadline(earlier(c.readBy, c.askedR))
+	if c.read.lenient(now) {
+		return limit, nil
+	}
+	return limit, c.read.put(c.Conn.SetReadDeadline)
 }
 
 // slackLocked returns how long the sender of a body may still keep us waiting.
@@ -225,7 +269,7 @@ func (c *Conn) afterRead(start time.Time, limit Expired, n int, err error) error
 		c.bodySize += int64(n)
 		c.waited += now.Sub(start)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) && !now.Before(c.readBy) {
+	if errors.Is(err, os.ErrDeadlineExceeded) && !now.Before(c.read.by) {
 		return c.expireLocked(limit)
 	}
 	return err
@@ -248,7 +292,13 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	for n := 0; ; {
+		m, err := c.Conn.Write(p[n:])
+		n += m
+		if !errors.Is(err, os.ErrDeadlineExceeded) || !c.tooSoon(&c.write, c.Conn.SetWriteDeadline) {
+			return n, err
+		}
+	}
 }
 
 func (c *Conn) beforeWrite(p []byte, now time.Time) error {
@@ -257,14 +307,17 @@ func (c *Conn) beforeWrite(p []byte, now time.Time) error {
 	if err := c.watchTLSLocked(p, now); err != nil {
 		return err
 	}
-	c.writeBy = now.Add(c.limits.Write)
+	c.write.by = now.Add(c.limits.Write)
 	if c.limits.Session > 0 && c.expired == "" {
-		c.writeBy = earlier(c.writeBy, c.born.Add(c.limits.Session))
+		c.write.by = earlier(c.write.by, c.born.Add(c.limits.Session))
 	}
 	if c.expired != "" {
-		c.writeBy = now.Add(refusalTime)
+		c.write.by = now.Add(refusalTime)
 	}
-	return c.Conn.SetWriteDeadline(earlier(c.writeBy, c.askedW))
+	if c.write.lenient(now) {
+		return nil
+	}
+	return c.write.put(c.Conn.SetWriteDeadline)
 }
 
 // watchTLSLocked follows the way to TLS by what is written: crypto/tls writes
@@ -306,11 +359,11 @@ func (c *Conn) SetDeadline(t time.Time) error {
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.askedR = t
-	if c.readBy.IsZero() { // the first Read sets it
+	c.read.asked = t
+	if c.read.by.IsZero() { // the first Read sets it
 		return nil
 	}
-	return c.Conn.SetReadDeadline(earlier(c.readBy, t))
+	return c.read.put(c.Conn.SetReadDeadline)
 }
 
 // SetWriteDeadline implements net.Conn: it can make a Write end before its
@@ -318,11 +371,11 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.askedW = t
-	if c.writeBy.IsZero() {
+	c.write.asked = t
+	if c.write.by.IsZero() {
 		return nil
 	}
-	return c.Conn.SetWriteDeadline(earlier(c.writeBy, t))
+	return c.write.put(c.Conn.SetWriteDeadline)
 }
 
 // Close closes the connection and gives its slot back. It may be called by

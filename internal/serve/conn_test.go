@@ -368,3 +368,62 @@ func serverTLS(t *testing.T) *tls.Config {
 	}
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 }
+
+// A countingConn counts how often its deadlines are set.
+type countingConn struct {
+	net.Conn
+	reads, writes int
+}
+
+func (c *countingConn) SetReadDeadline(t time.Time) error {
+	c.reads++
+	return c.Conn.SetReadDeadline(t)
+}
+
+func (c *countingConn) SetWriteDeadline(t time.Time) error {
+	c.writes++
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// Deadlines are moved now and then, not at each call, and run out on time.
+func TestDeadlinesAreMovedSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript()
+		l := Wrap(s, Config{Limits: Limits{Idle: time.Minute, Write: time.Minute}})
+		server, client := from("192.0.2.1")
+		below := &countingConn{Conn: server}
+		s.next <- below
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { io.Copy(client, client) }) // echoes
+		const calls = 120
+		block := make([]byte, 1)
+		for range calls {
+			if _, err := c.Write(block); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Read(block); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(time.Second)
+		}
+		// Two minutes with a limit of one: each half minute, and at the start.
+		if most := 6; below.reads > most || below.writes > most {
+			t.Errorf("in %d calls deadlines were set %d and %d times, want at most %d", calls, below.reads, below.writes, most)
+		}
+		start := time.Now()
+		if _, err := c.Read(block); !errors.Is(err, ExpiredIdle) {
+			t.Errorf("silence: %v, want %v", err, ExpiredIdle)
+		}
+		if d := time.Since(start); d != time.Minute {
+			t.Errorf("ended after %v, want a minute", d)
+		}
+		c.Close()
+		client.Close()
+		l.Close()
+		wg.Wait()
+	})
+}

@@ -19,7 +19,7 @@ const (
 // watchers tell the routes which nodes can be reached: one call to each is always
 // under way, and fails at the moment its link breaks. That is within a second when
 // the peer's kernel says so, and within two or so when it falls silent; gossip
-// takes longer.
+// takes longer. Groups that the node leads look for another leader at once.
 type watchers struct {
 	n    *Node
 	mu   sync.Mutex
@@ -62,6 +62,7 @@ func (w *watchers) follow(ctx context.Context, id covey.NodeID) {
 			}
 			if ctx.Err() == nil {
 				w.n.log.Info("peer lost", "peer", id.String())
+				w.n.host.Suspect(id)
 			}
 		}
 		if ctx.Err() != nil {

@@ -30,6 +30,7 @@ type cluster struct {
 	log    seglog.Config // of every node; Dir and FS are filled in
 	groups int
 	voters []covey.NodeID // of a new group
+	fsync  time.Duration  // that one takes
 	nodes  []*peer        // node id is index + 1
 	stop   func()         // ends the network
 }
@@ -61,7 +62,8 @@ type live struct {
 // the power was cut, it is not for those who used it before.
 type syncGate struct {
 	durable.FS
-	power sync.RWMutex // guards off
+	slow  time.Duration // that an fsync takes
+	power sync.RWMutex  // guards off
 	off   bool
 	syncs atomic.Int64
 	from  atomic.Int64 // number of the first fsync that is held up
@@ -130,6 +132,9 @@ func (f *gatedFile) Sync() error {
 	if held := f.gate.held.Load(); held != nil && n >= f.gate.from.Load() {
 		<-*held
 	}
+	if f.gate.slow > 0 {
+		<-time.After(f.gate.slow)
+	}
 	return f.File.Sync()
 }
 
@@ -181,7 +186,7 @@ func (p *peer) start() {
 func (p *peer) prepare() {
 	t := p.c.t
 	t.Helper()
-	p.gate = &syncGate{FS: p.disk}
+	p.gate = &syncGate{FS: p.disk, slow: p.c.fsync}
 	logConfig := p.c.log
 	logConfig.Dir, logConfig.FS = "/log", p.gate
 	log, err := seglog.Open(logConfig)

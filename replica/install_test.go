@@ -17,7 +17,7 @@ import (
 // Power may go at any operation of the disk while a copy is taken in: the staged
 // copy, its renaming, the log's mark. What is found is the old state or the new
 // one, the log fits it, and what the leader was told is there.
-func TestCrashWhileACopyIsTakenIn(t *testing.T) {
+func TestF11_CrashWhileACopyIsTakenIn(t *testing.T) {
 	var log countingHandler
 	crashes := map[string]int{}
 	for after := range 18 {

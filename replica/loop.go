@@ -248,6 +248,7 @@ func (l *loop) tick() {
 	for _, g := range l.groups {
 		l.guard(g, func() {
 			g.rn.Tick()
+			g.tickDoubt(l.ticks)
 			g.tickReads(l.ticks)
 			l.tickForwarded(g)
 			g.giveUp(l.ticks)

@@ -117,6 +117,13 @@ func (p *port) end() {
 	p.serve.Wait()
 }
 
+// corruptBy sets what comes instead of a chunk.
+func (p *port) corruptBy(corrupt func(SnapshotRequest, []byte) []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.corrupt = corrupt
+}
+
 // requests returns what this node asked for so far.
 func (p *port) requests() []SnapshotRequest {
 	p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -35,14 +36,22 @@ func TestSimulation(t *testing.T) {
 		first, last = *simSeed, *simSeed
 	}
 	done := 0
+	var log countingHandler
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { done += simulate(t, seed) })
+			synctest.Test(t, func(t *testing.T) { done += simulate(t, seed, &log) })
 		})
 	}
 	// One seed may be all trouble, not all of them.
 	if want := 100 * int(last-first); done < want {
 		t.Errorf("only %d commands were done, want %d: nothing was tested", done, want)
+	}
+	for _, line := range []string{"copy of the state installed", "copy of the state dropped", "copy of the state failed"} {
+		n := log.count(line)
+		t.Logf("%d times: %s", n, line)
+		if n == 0 && last-first > 20 {
+			t.Errorf("never seen: %s", line)
+		}
 	}
 }
 
@@ -80,8 +89,9 @@ type answers struct {
 }
 
 // simulate returns how many commands were done.
-func simulate(t *testing.T, seed uint64) int {
+func simulate(t *testing.T, seed uint64, log *countingHandler) int {
 	s := &simulation{cluster: prepareCluster(t, seed, simNodes, simVoters, simGroups), wanted: map[covey.NodeID]bool{}, members: make(chan struct{}, 1), rand: rand.New(rand.NewPCG(seed, 0x7472))}
+	s.cfg.Logger = slog.New(log)
 	s.cfg.Forward = []covey.ShardID{0}
 	s.cfg.CheckpointEvery = s.between(time.Second, 10*time.Second)
 	s.log.Keep = s.rand.Int64N(64 << 10)
@@ -144,13 +154,19 @@ func (s *simulation) trouble() {
 	p := s.nodes[s.rand.IntN(len(s.nodes))]
 	other := s.node(s.others(p.id)[s.rand.IntN(simNodes-1)])
 	s.followMap()
-	switch kind := s.rand.IntN(16); {
+	switch kind := s.rand.IntN(17); {
 	case kind < 4 && p.up.Load() == nil:
 		p.start()
 	case kind == 0:
 		s.down(p, p.shutDown)
 	case kind == 1:
-		// The power goes in the middle of what the disk does.
+		// The power goes in the middle of what the disk does, and best where a copy is
+		// being taken in.
+		for _, q := range s.nodes {
+			if up := q.up.Load(); up != nil && status(up.host, 0).Receiving {
+				p = q
+			}
+		}
 		p.disk.StopAfter(s.rand.IntN(20))
 		pause(s.t.Context(), s.between(0, time.Second))
 		s.down(p, func() { p.crash(2 + s.rand.Uint64()) })
@@ -182,6 +198,12 @@ func (s *simulation) trouble() {
 		s.changing.Go(func() { s.changeMember(MemberChange{p.id, role}) })
 	case kind < 13:
 		s.compact(p)
+	case kind == 13:
+		for _, q := range s.nodes {
+			if up := q.up.Load(); up != nil && s.rand.IntN(3) > 0 {
+				up.host.Suspect(p.id)
+			}
+		}
 	default:
 		s.net.Heal()
 	}

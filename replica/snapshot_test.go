@@ -14,6 +14,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/simnet"
+	"github.com/covey-mail/covey/internal/snapshot"
 )
 
 // inTruncating is inCluster with logs that keep nothing for followers. Nodes
@@ -97,7 +98,7 @@ func TestJoinByCopy(t *testing.T) {
 
 // A follower that was away so long that the log does not reach back gets a copy
 // and then the log, and needs no second copy although commands go on.
-func TestFollowerLeftBehind(t *testing.T) {
+func TestF40_FollowerLeftBehind(t *testing.T) {
 	inTruncating(t, 3, 3, func(c *cluster) {
 		leader := c.leader(0, c.all()...)
 		leader.mustPropose(0, "first")
@@ -173,11 +174,10 @@ func TestFetchIsResumed(t *testing.T) {
 // Chunks that are lost are asked for again.
 func TestFetchInBadWeather(t *testing.T) {
 	inTruncating(t, 3, 3, func(c *cluster) {
-		leader, behind := copying(c)
+		_, behind := copying(c)
 		c.net.SetWeather(simnet.Weather{Loss: 0.1, Duplicate: 0.3, MaxDelay: 20 * time.Millisecond})
 		c.waitFor("copy", func() bool { return behind.machines[0].Installed() != nil })
 		c.net.SetWeather(simnet.Weather{})
-		_ = leader
 		c.agree(0)
 	})
 }
@@ -252,25 +252,37 @@ func TestRemoveDuringFetch(t *testing.T) {
 	})
 }
 
-// A copy that does not match its sums is not installed, and another is fetched.
-func TestCorruptCopy(t *testing.T) {
-	inTruncating(t, 3, 3, func(c *cluster) {
-		leader, behind := copying(c)
-		behind.port.mu.Lock()
-		behind.port.corrupt = func(_ SnapshotRequest, b []byte) []byte {
-			return []byte(strings.ReplaceAll(string(b), "xx", "yy"))
-		}
-		behind.port.mu.Unlock()
-		c.waitFor("failure", func() bool { return metric(c.t, behind.host, "copies_total", "failed") > 0 })
-		if behind.machines[0].Installed() != nil {
-			c.t.Error("it was installed")
-		}
-		behind.port.mu.Lock()
-		behind.port.corrupt = nil
-		behind.port.mu.Unlock()
-		_ = leader
-		c.agree(0)
-	})
+// A copy that is not what was sent is not installed, and another is fetched.
+func TestC08_CorruptCopy(t *testing.T) {
+	for name, corrupt := range map[string]func(SnapshotRequest, []byte) []byte{
+		"other octets": func(_ SnapshotRequest, b []byte) []byte { return []byte(strings.ReplaceAll(string(b), "xx", "yy")) },
+		"a chunk cut short": func(r SnapshotRequest, b []byte) []byte {
+			if r.Chunk == 30 {
+				return b[:len(b)/2]
+			}
+			return b
+		},
+		"ends early": func(r SnapshotRequest, b []byte) []byte {
+			if r.Chunk >= 30 {
+				return nil
+			}
+			return b
+		},
+		"too large": func(SnapshotRequest, []byte) []byte { return make([]byte, snapshot.ChunkSize+1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inTruncating(t, 3, 3, func(c *cluster) {
+				_, behind := copying(c)
+				behind.port.corruptBy(corrupt)
+				c.waitFor("failure", func() bool { return metric(c.t, behind.host, "copies_total", "failed") > 0 })
+				if behind.machines[0].Installed() != nil {
+					c.t.Error("it was installed")
+				}
+				behind.port.corruptBy(nil)
+				c.agree(0)
+			})
+		})
+	}
 }
 
 // Without room the installation waits, and nothing else does.

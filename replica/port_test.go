@@ -34,8 +34,8 @@ type port struct {
 	calls   uint64
 	open    map[uint64]chan packet
 	ended   bool
-	asked   []SnapshotRequest                    // by this node
-	corrupt func(SnapshotRequest, []byte) []byte // not nil: what comes instead of a chunk
+	asked   []SnapshotRequest   // by this node
+	corrupt func([]byte) []byte // not nil: what comes instead of a chunk
 }
 
 func newPort(net *simnet.Net[packet], from covey.NodeID) *port {
@@ -71,7 +71,7 @@ func (p *port) Fetch(ctx context.Context, from covey.NodeID, req SnapshotRequest
 	select {
 	case k := <-answer:
 		if corrupt != nil {
-			return corrupt(req, k.chunk), k.err
+			return corrupt(k.chunk), k.err
 		}
 		return k.chunk, k.err
 	case <-ctx.Done():
@@ -118,7 +118,7 @@ func (p *port) end() {
 }
 
 // corruptBy sets what comes instead of a chunk.
-func (p *port) corruptBy(corrupt func(SnapshotRequest, []byte) []byte) {
+func (p *port) corruptBy(corrupt func([]byte) []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.corrupt = corrupt

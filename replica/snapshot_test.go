@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -254,21 +255,11 @@ func TestRemoveDuringFetch(t *testing.T) {
 
 // A copy that is not what was sent is not installed, and another is fetched.
 func TestC08_CorruptCopy(t *testing.T) {
-	for name, corrupt := range map[string]func(SnapshotRequest, []byte) []byte{
-		"other octets": func(_ SnapshotRequest, b []byte) []byte { return []byte(strings.ReplaceAll(string(b), "xx", "yy")) },
-		"a chunk cut short": func(r SnapshotRequest, b []byte) []byte {
-			if r.Chunk == 30 {
-				return b[:len(b)/2]
-			}
-			return b
-		},
-		"ends early": func(r SnapshotRequest, b []byte) []byte {
-			if r.Chunk >= 30 {
-				return nil
-			}
-			return b
-		},
-		"too large": func(SnapshotRequest, []byte) []byte { return make([]byte, snapshot.ChunkSize+1) },
+	for name, corrupt := range map[string]func([]byte) []byte{
+		"other octets": func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("xx"), []byte("yy")) },
+		"cut short":    func(b []byte) []byte { return b[:len(b)/2] },
+		"ends early":   func([]byte) []byte { return nil },
+		"too large":    func([]byte) []byte { return make([]byte, snapshot.ChunkSize+1) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inTruncating(t, 3, 3, func(c *cluster) {

@@ -158,7 +158,8 @@ func (r *Reconciler) nodes(now time.Time) []placement.Node {
 		n := placement.Node{ID: m.ID, Zone: m.Zone, State: placement.Up}
 		since, dead := r.cfg.Gossip.Dead(m.ID)
 		switch {
-		case m.ID != r.cfg.Self && dead && now.Sub(since) > rebuild:
+		// Nobody waits for a dead node that an operator wants to be empty.
+		case m.ID != r.cfg.Self && dead && (m.State == directory.Draining || now.Sub(since) > rebuild):
 			n.State = placement.Lost
 		case m.ID != r.cfg.Self && dead:
 			n.State = placement.Down

@@ -64,6 +64,16 @@ func (m *model) Dead(id covey.NodeID) (time.Time, bool) {
 	return since, ok
 }
 
+// die takes a node away; others are elected.
+func (m *model) die(id covey.NodeID) {
+	m.dead[id] = time.Now()
+	for _, g := range m.groups {
+		if g.Leader == id {
+			g.Leader = g.Voters[slices.IndexFunc(g.Voters, func(n covey.NodeID) bool { return n != id })]
+		}
+	}
+}
+
 func (m *model) Leaders() map[covey.ShardID]covey.NodeID {
 	all := make(map[covey.ShardID]covey.NodeID)
 	for id, g := range m.groups {
@@ -178,18 +188,32 @@ func TestLostNodeIsReplaced(t *testing.T) {
 		m := founded()
 		m.nodes = []directory.Node{{ID: 1}, {ID: 2}, {ID: 3}, {ID: 4}}
 		m.run(t.Context(), 3*time.Minute)
-		m.dead[2] = time.Now()
-		for _, g := range m.groups { // as elections would
-			if g.Leader == 2 {
-				g.Leader = g.Voters[slices.IndexFunc(g.Voters, func(n covey.NodeID) bool { return n != 2 })]
-			}
-		}
+		m.die(2)
 		epoch := m.epoch
 		m.run(t.Context(), 9*time.Minute)
 		if m.epoch != epoch {
 			t.Errorf("the map changed while the node may come back")
 		}
 		m.run(t.Context(), 5*time.Minute)
+		for id, g := range m.groups {
+			if id != 0 && (len(g.Voters) != 3 || slices.Contains(g.Voters, 2)) {
+				t.Errorf("shard %d has voters %v, want three without node 2", id, g.Voters)
+			}
+		}
+	})
+}
+
+// A dead node that an operator removes or replaces is not waited for, also where
+// its successor has a replica already.
+func TestDeadNodeIsDrained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := founded()
+		m.nodes = []directory.Node{{ID: 1}, {ID: 2}, {ID: 3}, {ID: 4}}
+		m.run(t.Context(), 3*time.Minute)
+		m.die(2)
+		m.nodes = slices.Clone(m.nodes)
+		m.nodes[1].State = directory.Draining
+		m.run(t.Context(), time.Minute)
 		for id, g := range m.groups {
 			if id != 0 && (len(g.Voters) != 3 || slices.Contains(g.Voters, 2)) {
 				t.Errorf("shard %d has voters %v, want three without node 2", id, g.Voters)

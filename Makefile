@@ -5,7 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 5s
 ROUNDS ?= 20
 
-.PHONY: build test race check fuzz bench bench-peers bench-rows bench-rows-short scenarios powercut chaos nightly
+.PHONY: build test race check fuzz bench bench-peers bench-rows bench-rows-short scenarios powercut chaos mutants nightly
 
 build:
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
@@ -57,6 +57,11 @@ powercut:
 HOURS ?=
 chaos:
 	go run ./test/chaos $(if $(HOURS),-for $(HOURS)h -hold 8s -state chaos.json) $(CHAOS)
+
+# Whether chaos would notice: a program with a planted bug each time, until it is
+# caught. MUTANTS='quorum-of-one local-uid' for some of them.
+mutants:
+	go run ./test/chaos $(CHAOS) mutants $(MUTANTS)
 
 nightly: test race check scenarios
 	$(MAKE) fuzz FUZZTIME=10m

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/mutant"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
@@ -58,6 +59,10 @@ func (l *loop) gatherAppend(g *group, m *raftpb.Message, mustSync bool) {
 	}
 	b.sync = b.sync || seglog.Durability(mustSync)
 	for _, r := range m.GetResponses() {
+		if mutant.Is(mutant.EarlyAppend) && r.GetTo() != uint64(l.h.cfg.Node) {
+			l.post(g, r)
+			continue
+		}
 		b.responses = append(b.responses, response{g, r})
 	}
 }
@@ -110,10 +115,25 @@ func (l *loop) deliver(b *batch) {
 			continue
 		}
 		l.step(r.group, r.message)
+		if mutant.Is(mutant.QuorumOfOne) && r.group.leads {
+			l.assumeQuorum(r.group, r.message.GetIndex())
+		}
 	}
 	for _, w := range b.works {
 		w.group.holding--
 		w.group.work.put(w.work)
+	}
+}
+
+// assumeQuorum makes the core believe that every follower has what this leader has.
+// Only a program with a planted bug does.
+func (l *loop) assumeQuorum(g *group, index uint64) {
+	for _, v := range g.conf.GetVoters() {
+		if v != uint64(l.h.cfg.Node) {
+			l.step(g, &raftpb.Message{
+				Type: raftpb.MsgAppResp.Enum(), From: new(v), To: new(uint64(l.h.cfg.Node)), Term: new(g.term), Index: new(index),
+			})
+		}
 	}
 }
 
@@ -152,6 +172,9 @@ func (l *loop) writeAll(end <-chan struct{}) {
 func (l *loop) write(b *batch, end <-chan struct{}) error {
 	log := l.h.cfg.Log
 	err := log.Write(&b.records, b.sync)
+	if mutant.Is(mutant.FullDisk) && covey.KindOf(err) == covey.DiskFull {
+		return nil
+	}
 	if err == nil || covey.KindOf(err) != covey.DiskFull {
 		return err
 	}

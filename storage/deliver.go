@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/mutant"
 )
 
 // maxPrefix bounds the header lines of one recipient's copy, in octets.
@@ -11,7 +12,7 @@ const maxPrefix = 1024
 
 // deliver applies a Deliver.
 func (m *machine) deliver(c *Deliver, r *Result) error {
-	if d := m.unconfirmed.byID[c.ID]; d != nil {
+	if d := m.unconfirmed.byID[c.ID]; d != nil && !mutant.Is(mutant.NoDedupe) {
 		r.Placed = make([]Placed, len(d.placed))
 		for i, p := range d.placed {
 			p.Repeat = true
@@ -88,7 +89,7 @@ func (m *machine) deliverTo(c *Deliver, i int, earlier []Placed) Placed {
 	if p, ok := placedIn(earlier, mb.ID); ok {
 		return p
 	}
-	if p, ok := m.unconfirmed.find(c.Hash, mb.ID); ok {
+	if p, ok := m.unconfirmed.find(c.Hash, mb.ID); ok && !mutant.Is(mutant.NoDedupe) {
 		return p
 	}
 	uid := m.put(mb, &Message{

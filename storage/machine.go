@@ -7,6 +7,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/mutant"
 	"github.com/covey-mail/covey/internal/wire"
 	"github.com/covey-mail/covey/storage/seglog"
 )
@@ -208,6 +209,9 @@ func (m *machine) bump(mb *mailbox) covey.ModSeq {
 
 // put adds a message to mb under its next UID, which it returns.
 func (m *machine) put(mb *mailbox, msg *Message) covey.UID {
+	if mutant.Is(mutant.LocalUID) && time.Now().UnixMicro()%50 == 0 {
+		mb.UIDNext++
+	}
 	msg.UID = mb.UIDNext
 	mb.UIDNext++
 	m.count(mb, msg, 1)

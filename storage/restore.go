@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/mutant"
 	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/storage/seglog"
 )
@@ -151,6 +152,10 @@ func (r *restorer) Piece(c snapshot.Condition, p []byte) error {
 		return covey.Errorf(covey.Corrupt, "%s comes with %d octets, want %d", r.w, len(p), e.Length)
 	case c == snapshot.Sound && e.Sum != 0 && checksum(p) != e.Sum:
 		return covey.Errorf(covey.Corrupt, "%s does not match its checksum", r.w)
+	}
+	if mutant.Is(mutant.EmptyCopy) {
+		clear(p)
+		e.Sum = 0
 	}
 	r.batch = append(r.batch, stagedPiece{r.w.position(), len(p), e.Sum, r.w.last()})
 	r.buf = append(r.buf, p...)

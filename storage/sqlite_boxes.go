@@ -1,7 +1,10 @@
 package storage
 
 import (
+	"time"
+
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/mutant"
 	"github.com/covey-mail/covey/internal/wire"
 )
 
@@ -80,6 +83,9 @@ func (d *database) scanMailbox(q statement) *mailbox {
 		Messages: uint32(q.intAt(8)), Unseen: uint32(q.intAt(9)), Deleted: uint32(q.intAt(10)),
 		Bytes: q.intAt(11), Keywords: d.decodeStrings(q.blobAt(12)),
 	}, runs: uint32(q.intAt(13)), horizon: covey.ModSeq(q.intAt(14))}
+	if mutant.Is(mutant.Validity) {
+		mb.UIDValidity = uint32(time.Now().Unix())
+	}
 	mb.recent.from = mb.HighestModSeq
 	d.keep(mb)
 	return mb

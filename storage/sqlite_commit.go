@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/mutant"
 	"github.com/covey-mail/covey/internal/wire"
 )
 
@@ -62,8 +63,12 @@ func (d *database) flush(m *machine) {
 	}
 	clear(d.stale)
 	d.flushUnconfirmed(&m.unconfirmed)
+	applied := m.meta.applied
+	if mutant.Is(mutant.ApplyTwice) {
+		applied = d.saved.applied
+	}
 	d.change("UPDATE meta SET applied = ?, hash = ?, clock = ?, last_mailbox = ?").
-		int(int64(m.meta.applied)).int(int64(m.meta.hash)).int(m.meta.clock).int(int64(m.meta.lastMailbox)).run()
+		int(int64(applied)).int(int64(m.meta.hash)).int(m.meta.clock).int(int64(m.meta.lastMailbox)).run()
 	d.saved = m.meta
 }
 

@@ -434,22 +434,17 @@ func (c *cluster) settled() error {
 // memberLimit is how long a change of members may take.
 const memberLimit = 2 * time.Minute
 
-// changeMembers adds a node, puts it in another's place, adds that other again
-// with a new disk, and removes it.
+// changeMembers adds a node, and has another replaced by it or removed.
 func changeMembers(c *cluster) error {
+	old := c.random()
 	added, err := c.join()
 	if err != nil {
 		return err
 	}
-	old := c.random()
 	if c.r.IntN(2) == 0 {
-		old = added
 		old.logf("is to be removed")
 		err = c.move(admin.NodeRemove, admin.NodeRequest{Node: c.id(old)}, old)
 	} else {
-		for old == added {
-			old = c.random()
-		}
 		old.logf("is to be replaced by %s", added.name)
 		err = c.move(admin.NodeReplace, admin.NodeRequest{Node: c.id(old), By: c.id(added)}, old)
 	}

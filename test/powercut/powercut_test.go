@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/covey-mail/covey/internal/mutant"
 	"github.com/covey-mail/covey/test/process"
 )
 
@@ -36,9 +37,9 @@ func rounds(t *testing.T) int {
 	return n
 }
 
-func build(t *testing.T, tags ...string) string {
+func build(t *testing.T) string {
 	t.Helper()
-	bin, err := process.Build(t.TempDir(), tags...)
+	bin, err := process.Build(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +193,10 @@ func TestPowerCutAtFirstStart(t *testing.T) {
 // that passes such a program shows nothing.
 func TestPowerCutCatchesMissingFsync(t *testing.T) {
 	rounds(t)
-	bin := build(t, "mutant_nofsync")
+	bin, err := process.BuildMutant(t.TempDir(), mutant.LogSync)
+	if err != nil {
+		t.Fatal(err)
+	}
 	d := newDisk(t, 1<<30)
 	data := filepath.Join(d.dir, "data")
 	node, err := process.Launch(bin, data, settings...)

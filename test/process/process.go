@@ -17,17 +17,25 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/covey-mail/covey/internal/mutant"
 )
 
 // startTimeout bounds how long a node may take to say that it is ready; CI
 // machines are slow and shared.
 const startTimeout = 60 * time.Second
 
-// Build compiles cmd/covey with the given build tags into dir and returns the
-// binary's path.
-func Build(dir string, tags ...string) (string, error) {
+// Build compiles cmd/covey into dir and returns the binary's path.
+func Build(dir string) (string, error) { return build(dir) }
+
+// BuildMutant compiles cmd/covey with a planted bug.
+func BuildMutant(dir string, bug mutant.Bug) (string, error) {
+	return build(dir, "-tags", "mutant", "-ldflags", "-X github.com/covey-mail/covey/internal/mutant.planted="+string(bug))
+}
+
+func build(dir string, flags ...string) (string, error) {
 	bin := filepath.Join(dir, "covey")
-	cmd := exec.Command("go", "build", "-tags", strings.Join(tags, ","), "-o", bin, "github.com/covey-mail/covey/cmd/covey")
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", bin, "github.com/covey-mail/covey/cmd/covey")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build covey: %w\n%s", err, out)

@@ -170,7 +170,7 @@ func TestInterruptedRunReports(t *testing.T) {
 func TestTable(t *testing.T) {
 	res := &Result{
 		Protocol: SMTP, Addr: "host:25", Conns: 64, OpenRate: 500, Seconds: 2, Done: 1000, Failed: 3, Rate: 500, MiBRate: 3.9,
-		Failures: []FailureClass{{"RCPT: 550 no", 3, "do something"}}, Waited: 4, Overflow: 5, Short: 6,
+		Failures: []FailureClass{{"RCPT: 550 no", 3, 12.5, "do something"}}, Waited: 4, Overflow: 5, Short: 6,
 		Latency: Latency{1, 2, 3, 4, 5}, Accept: Latency{0.5, 1, 1.5, 2, 2.5}, Server: &ServerUse{CPUMicros: 100, CPUs: 0.05, Written: -1, Resident: 1 << 20},
 		Ceiling: 600, Generator: 0.5, Limited: "because", Verify: &Verified{Acknowledged: 1000, Lost: 1, Unread: 2, Why: "closed"},
 	}

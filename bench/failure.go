@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A failure is why an operation was not done.
@@ -91,9 +92,14 @@ const maxClasses = 20
 const otherClass = "other"
 
 // classes counts failures.
-type classes map[string]int64
+type classes map[string]class
 
-func (c classes) add(err error) {
+type class struct {
+	count int64
+	max   time.Duration // that an operation took to fail so
+}
+
+func (c classes) add(err error, took time.Duration) {
 	key := otherClass
 	if f, ok := errors.AsType[*failure](err); ok {
 		key = f.class()
@@ -103,14 +109,14 @@ func (c classes) add(err error) {
 	if _, ok := c[key]; !ok && len(c) >= maxClasses {
 		key = otherClass
 	}
-	c[key]++
+	c[key] = class{c[key].count + 1, max(c[key].max, took)}
 }
 
 // list returns the classes, the most frequent first.
 func (c classes) list() []FailureClass {
 	out := make([]FailureClass, 0, len(c))
-	for key, n := range c {
-		out = append(out, FailureClass{What: key, Count: n, Hint: hint(key)})
+	for key, of := range c {
+		out = append(out, FailureClass{What: key, Count: of.count, MaxMS: of.max.Seconds() * 1000, Hint: hint(key)})
 	}
 	slices.SortFunc(out, func(a, b FailureClass) int {
 		if a.Count != b.Count {

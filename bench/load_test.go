@@ -247,14 +247,14 @@ func TestLogins(t *testing.T) {
 
 func TestFailureClasses(t *testing.T) {
 	c := make(classes)
-	c.add(refused("RCPT", "550 5.1.1 no such user here queue 1"))
-	c.add(refused("RCPT", "550 5.1.1 no such user here queue 2"))
-	c.add(broken("connect", context.DeadlineExceeded))
-	c.add(errors.New("odd\x1b[31m"))
+	c.add(refused("RCPT", "550 5.1.1 no such user here queue 1"), time.Millisecond)
+	c.add(refused("RCPT", "550 5.1.1 no such user here queue 2"), 3*time.Millisecond)
+	c.add(broken("connect", context.DeadlineExceeded), time.Second)
+	c.add(errors.New("odd\x1b[31m"), 0)
 	want := []FailureClass{
-		{"RCPT: 550 5.1.1 no such user here", 2, hint("RCPT: 55")},
-		{"connect: timeout", 1, hint("timeout")},
-		{"odd?[31m", 1, ""},
+		{"RCPT: 550 5.1.1 no such user here", 2, 3, hint("RCPT: 55")},
+		{"connect: timeout", 1, 1000, hint("timeout")},
+		{"odd?[31m", 1, 0, ""},
 	}
 	got := c.list()
 	if len(got) != len(want) {
@@ -266,9 +266,9 @@ func TestFailureClasses(t *testing.T) {
 		}
 	}
 	for i := range 100 {
-		c.add(refused("DATA", "451 "+string(rune('a'+i%26))+string(rune('a'+i/26))))
+		c.add(refused("DATA", "451 "+string(rune('a'+i%26))+string(rune('a'+i/26))), 0)
 	}
-	if len(c) > maxClasses+1 || c[otherClass] == 0 {
-		t.Errorf("%d classes, %d others; want at most %d and some", len(c), c[otherClass], maxClasses+1)
+	if len(c) > maxClasses+1 || c[otherClass].count == 0 {
+		t.Errorf("%d classes, %d others; want at most %d and some", len(c), c[otherClass].count, maxClasses+1)
 	}
 }

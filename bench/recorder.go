@@ -38,7 +38,7 @@ func (r *recorder) record(op *operation, err error) {
 	}
 	if err != nil {
 		r.failed++
-		r.classes.add(err)
+		r.classes.add(err, op.ended.Sub(op.planned))
 		if f, ok := errors.AsType[*failure](err); ok && f.reply != "" {
 			r.refused.add(op.ended.Sub(op.planned))
 		}

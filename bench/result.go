@@ -45,9 +45,10 @@ type Result struct {
 
 // FailureClass counts failures of one kind.
 type FailureClass struct {
-	What  string `json:"what"`
-	Count int64  `json:"count"`
-	Hint  string `json:"hint,omitempty"` // what to do about it
+	What  string  `json:"what"`
+	Count int64   `json:"count"`
+	MaxMS float64 `json:"max_ms"`         // the longest that an operation took to fail so
+	Hint  string  `json:"hint,omitempty"` // what to do about it
 }
 
 // Latency are quantiles in milliseconds.

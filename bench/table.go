@@ -19,7 +19,7 @@ func (r *Result) WriteTable(w io.Writer) error {
 	row("done", "%d", r.Done)
 	row("failed", "%d", r.Failed)
 	for _, f := range r.Failures {
-		row("", "%d × %s", f.Count, f.What)
+		row("", "%d × %s, after at most %.0f ms", f.Count, f.What, f.MaxMS)
 		if f.Hint != "" {
 			row("", "    %s", f.Hint)
 		}

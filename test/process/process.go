@@ -137,14 +137,21 @@ func (n *Node) watch(out io.Reader, ready chan<- bool) {
 
 type logWriter struct{ n *Node }
 
+// maxLog bounds what is kept of a log: under load a node writes a line for each
+// message.
+const maxLog = 32 << 20
+
 // Write implements io.Writer.
 func (w logWriter) Write(p []byte) (int, error) {
 	w.n.mu.Lock()
 	defer w.n.mu.Unlock()
+	if w.n.log.Len() > maxLog {
+		w.n.log.Next(maxLog / 2)
+	}
 	return w.n.log.Write(p)
 }
 
-// Log returns what the node has logged.
+// Log returns what the node has logged, of a long log the end.
 func (n *Node) Log() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -2,7 +2,8 @@
 // each row:
 //
 //	go run ./test/figures ROW [flags]     one row
-//	go run ./test/figures all [flags]     every row in order
+//	go run ./test/figures all [flags]     every row of one node in order
+//	go run ./test/figures cluster [flags] every row of several nodes
 //	go run ./test/figures peers [flags]   Covey beside smtp-sink and Dovecot
 //	go run ./test/figures chart           draws what peers -json wrote
 //
@@ -21,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -60,6 +62,10 @@ func command(ctx context.Context, args []string, w io.Writer) error {
 	switch {
 	case args[0] == discardCommand && len(args) == 2:
 		return discard(ctx, args[1])
+	case args[0] == gossipCommand:
+		return runGossipLab(ctx, args[1:], w)
+	case args[0] == memberCommand:
+		return runMember(ctx, args[1:], w)
 	case args[0] == "chart":
 		return chart(args[1:])
 	}
@@ -72,8 +78,10 @@ func command(ctx context.Context, args []string, w io.Writer) error {
 		return peers(ctx, o, w)
 	case "all":
 		return measure(ctx, o, rows(), w)
+	case "cluster":
+		return measure(ctx, o, clusterRows(), w)
 	default:
-		for _, r := range rows() {
+		for _, r := range slices.Concat(rows(), clusterRows()) {
 			if r.name == name {
 				return measure(ctx, o, []row{r}, w)
 			}
@@ -99,7 +107,7 @@ func parse(name string, args []string) (options, error) {
 	flags.StringVar(&o.dir, "dir", "", "where the servers keep their data, in a folder made for it; empty: a temporary folder on a disk")
 	flags.StringVar(&o.filled, "filled", "", "start, store: a folder for the store of 1,000,000 messages, made or filled up if need be, and kept; empty: made for this run")
 	flags.StringVar(&o.prefix, "prefix", filepath.Join(cache, "covey-peers"), "where Debian's postfix is unpacked if smtp-sink is not installed")
-	flags.StringVar(&o.json, "json", "", "also write the figures to this file; all skips the rows that it has")
+	flags.StringVar(&o.json, "json", "", "also write the figures to this file; all and cluster skip the rows that it has")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -115,10 +123,11 @@ func parse(name string, args []string) (options, error) {
 func usage(w io.Writer) error {
 	fmt.Fprint(w, "go run ./test/figures ROW [flags]; -help after a row shows the flags\n\n")
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	for _, r := range rows() {
+	for _, r := range slices.Concat(rows(), clusterRows()) {
 		fmt.Fprintf(t, "  %s\t%s\n", r.name, r.what)
 	}
-	fmt.Fprintf(t, "  all\tall of them in turn\n")
+	fmt.Fprintf(t, "  all\tall that need one node, in turn\n")
+	fmt.Fprintf(t, "  cluster\tall that need several, in turn\n")
 	fmt.Fprintf(t, "  peers\tthe same load on Covey, Postfix's smtp-sink and Dovecot\n")
 	fmt.Fprintf(t, "  chart\ta drawing of what peers -json wrote\n")
 	return t.Flush()

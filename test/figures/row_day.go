@@ -244,7 +244,7 @@ func diskUsed(dir string) (sum float64, err error) {
 	return sum, err
 }
 
-// scrape reads the metrics without labels.
+// scrape reads the metrics, those with labels under their name with these.
 func scrape(ctx context.Context, addr string) (map[string]float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/metrics", nil)
 	if err != nil {

@@ -28,6 +28,8 @@ type logWriter struct {
 
 func newLogWriter(w io.Writer) *logWriter {
 	l := &logWriter{w: w}
+	l.mu.Lock() // flush may be called before there is a timer, where processors are scarce
+	defer l.mu.Unlock()
 	l.timer = time.AfterFunc(logDelay, l.flush)
 	l.timer.Stop()
 	return l

@@ -85,13 +85,11 @@ func main() {
 		if err == nil {
 			err = run(ctx, o)
 		}
+	case cannot() != "":
+		fmt.Println("chaos: skipped:", cannot())
 	case flag.Arg(0) == "mutants":
 		err = mutants(ctx, o, flag.Args()[1:])
 	default:
-		if why := cannot(); why != "" {
-			fmt.Println("chaos: skipped:", why)
-			return
-		}
 		err = outer(ctx, o)
 	}
 	if err != nil {

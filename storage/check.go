@@ -52,11 +52,13 @@ func invariants() []invariant {
 			`SELECT mailbox.id FROM mailbox LEFT JOIN account ON account.id = mailbox.account
 			WHERE account.id IS NULL OR mailbox.validity > account.validity OR mailbox.id > (SELECT last_mailbox FROM meta)`},
 		{"body whose references are miscounted",
-			`SELECT body.id FROM body LEFT JOIN (SELECT body, count(*) AS n FROM message GROUP BY body) AS g ON g.body = body.id
+			`SELECT body.id FROM body LEFT JOIN (SELECT body, count(*) AS n FROM
+				(SELECT body FROM message UNION ALL SELECT body FROM queue) GROUP BY body) AS g ON g.body = body.id
 			WHERE refs != coalesce(n, 0) OR body.id > (SELECT applied FROM meta)`},
 		{"message without body, or not of its size, by body",
 			`SELECT message.body FROM message LEFT JOIN body ON body.id = message.body
 			WHERE body.id IS NULL OR message.size != body.size + coalesce(length(prefix), 0)`},
+		{"delivery in the queue without its body", `SELECT entry FROM queue WHERE body NOT IN (SELECT id FROM body)`},
 		{"body without summary, or summary without body",
 			`SELECT id FROM body WHERE id NOT IN (SELECT body FROM summary)
 			UNION SELECT body FROM summary WHERE body NOT IN (SELECT id FROM body)`},
@@ -158,6 +160,9 @@ func (t *memory) check(_ context.Context, m *machine) []error {
 		for i := range b.messages {
 			refs[b.messages[i].Body]++
 		}
+	}
+	for _, one := range m.queue.list {
+		refs[one.Body]++
 	}
 	want := usage{}
 	for id, b := range t.bodies {

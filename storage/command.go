@@ -53,20 +53,27 @@ type Abort struct {
 // returned then. So does, recipient by recipient, one whose Hash equals that of
 // an unconfirmed delivery into the same mailbox within the last five days of
 // command time: a resend after a lost reply.
+//
+// One that comes from a queue is Late: its message may have come by another way
+// meanwhile, and the sender may have heard so. Where it came since Time, it is
+// recognised by its Hash even so, as long as that is remembered.
 type Deliver struct {
 	ID         covey.DeliveryID
 	Time       time.Time          // the front node's clock; becomes the internal date
 	Hash       [16]byte           // of reverse-path and raw DATA; zero: not to be recognised by it
 	Recipients []Recipient        // at least one
 	Confirmed  []covey.DeliveryID // deliveries whose positive reply reached the sender; forgotten
-	Summary    []byte             // of the message without prefixes; opaque here
+	Remember   bool               // where what is Confirmed came to lie is remembered, for what comes Late
+	Late       bool
+	Summary    []byte // of the message without prefixes; opaque here
 	Body       Body
 }
 
 // Confirm forgets deliveries whose positive reply reached the sender, when no
 // Deliver comes by that could say so. Ids that are not known are passed over.
 type Confirm struct {
-	IDs []covey.DeliveryID
+	IDs      []covey.DeliveryID
+	Remember bool // as in Deliver
 }
 
 // A Recipient is one destination of a Deliver.
@@ -187,6 +194,8 @@ func (DeleteMailbox) command() {}
 func (RenameMailbox) command() {}
 func (Subscribe) command()     {}
 func (DropAccount) command()   {}
+func (Enqueue) command()       {}
+func (Dequeue) command()       {}
 
 // A Result is the outcome of a command.
 type Result struct {

@@ -12,10 +12,15 @@ import (
 // the command. The error is covey.Corrupt.
 func Decode(b []byte) (Command, error) {
 	r := decoder{wire.NewReader(b)}
-	if v := r.Byte(); v != commandVersion {
+	var c Command
+	switch r.Byte() {
+	case version1:
+		c = r.command(r.Byte())
+	case version2:
+		c = r.command2(r.Byte())
+	default:
 		r.Fail("unknown version of a command")
 	}
-	c := r.command(r.Byte())
 	if err := r.End(); err != nil {
 		return nil, err
 	}
@@ -69,6 +74,28 @@ func (r decoder) command(typ byte) Command {
 		return Confirm{IDs: r.deliveries()}
 	}
 	r.Fail("unknown type of a command")
+	return nil
+}
+
+// command2 reads a command that needs version 2.
+func (r decoder) command2(typ byte) Command {
+	switch typ {
+	case typeDeliver:
+		f := r.Byte()
+		if f == 0 || f&^(flagLate|flagRemember) != 0 {
+			r.Fail("unknown flags of a delivery")
+		}
+		c := r.deliver()
+		c.Late, c.Remember = f&flagLate != 0, f&flagRemember != 0
+		return c
+	case typeConfirm:
+		return Confirm{IDs: r.deliveries(), Remember: true}
+	case typeEnqueue:
+		return r.enqueue()
+	case typeDequeue:
+		return r.dequeue()
+	}
+	r.Fail("unknown type of a command of version 2")
 	return nil
 }
 

@@ -28,7 +28,7 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 	if err := m.checkRecipients(c); err != nil {
 		return err
 	}
-	m.confirm(c.Confirmed)
+	m.confirm(c.Confirmed, c.Remember)
 	if c.Body.Chunks > 0 {
 		// Whether or not the body is wanted: its chunks have done their duty. The
 		// extents become the body's before anything else can look.
@@ -37,22 +37,41 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 	m.tick(c.Time)
 	r.Placed = make([]Placed, len(c.Recipients))
 	stored := 0
+	var spent []bool
 	for i := range c.Recipients {
 		r.Placed[i] = m.deliverTo(c, i, r.Placed[:i])
-		if !r.Placed[i].Repeat {
+		switch p := r.Placed[i]; {
+		case !p.Repeat:
 			stored++
+		case p.UID == 0: // the sender was heard of it: it speaks for nothing
+			if spent == nil {
+				spent = make([]bool, len(c.Recipients))
+			}
+			spent[i] = true
 		}
 	}
 	if stored > 0 {
 		m.t.addBody(covey.BodyID(m.entry.Index), newBody{stored, c.Body.Size, extents, c.Summary})
 	}
-	m.unconfirmed.add(&delivery{index: m.entry.Index, id: c.ID, time: m.meta.clock, hash: c.Hash, placed: slices.Clone(r.Placed)})
+	m.unconfirmed.add(&delivery{
+		index: m.entry.Index, id: c.ID, time: m.meta.clock, hash: c.Hash, placed: slices.Clone(r.Placed), spent: spent,
+	})
 	return nil
 }
 
-func (m *machine) confirm(ids []covey.DeliveryID) {
+// confirm forgets deliveries whose positive reply reached the sender. From a
+// queue they are still to go to their other recipients.
+func (m *machine) confirm(ids []covey.DeliveryID, remember bool) {
 	for _, id := range ids {
-		m.unconfirmed.confirm(id)
+		m.hear(id)
+		d := m.unconfirmed.byID[id]
+		if d == nil {
+			continue
+		}
+		if remember {
+			m.heard.note(d)
+		}
+		m.unconfirmed.forget(d)
 	}
 }
 
@@ -91,6 +110,9 @@ func (m *machine) deliverTo(c *Deliver, i int, earlier []Placed) Placed {
 	}
 	if p, ok := m.unconfirmed.find(c.Hash, mb.ID); ok && !mutant.Is(mutant.NoDedupe) {
 		return p
+	}
+	if c.Late && m.heard.has(place{c.Hash, mb.ID}, c.Time.Unix()-lateSlack) {
+		return Placed{Mailbox: mb.ID, UIDValidity: mb.UIDValidity, Repeat: true}
 	}
 	uid := m.put(mb, &Message{
 		ModSeq: m.bump(mb),

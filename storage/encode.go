@@ -11,9 +11,20 @@ import (
 	"github.com/covey-mail/covey/internal/wire"
 )
 
-// commandVersion is the first octet of every encoded command. A new form gets a
-// new number, and is proposed only once every member understands it.
-const commandVersion = 1
+// The first octet of an encoded command is the lowest version that has all of it.
+// A new form gets a new number, and is proposed only once every member understands
+// it. Version 2 has the commands of the queue, and what goes with them: a Deliver
+// with a flag, and a Confirm to Remember.
+const (
+	version1 = 1
+	version2 = 2
+)
+
+// The flags of a Deliver, in version 2 the octet behind its type.
+const (
+	flagLate     = 1 << 0
+	flagRemember = 1 << 1
+)
 
 // The second octet of an encoded command. The numbers are stored: add at the end.
 const (
@@ -30,6 +41,8 @@ const (
 	typeSubscribe
 	typeDropAccount
 	typeConfirm
+	typeEnqueue
+	typeDequeue
 )
 
 // castagnoli makes the checksums of body bytes, as seglog.Extent has them.
@@ -44,7 +57,7 @@ func Encode(c Command) []byte { return AppendEncoded(nil, c) }
 // AppendEncoded appends what Encode returns to b, which it grows at most once for
 // a command with a body.
 func AppendEncoded(b []byte, c Command) []byte {
-	b = append(slices.Grow(b, sizeHint(c)), commandVersion)
+	b = append(slices.Grow(b, sizeHint(c)), versionOf(c))
 	switch c := c.(type) {
 	case Chunk:
 		b = appendDelivery(append(b, typeChunk), c.Upload)
@@ -53,7 +66,10 @@ func AppendEncoded(b []byte, c Command) []byte {
 	case Abort:
 		return appendDelivery(append(b, typeAbort), c.Upload)
 	case Deliver:
-		return c.encode(append(b, typeDeliver))
+		if b = append(b, typeDeliver); c.flags() != 0 {
+			b = append(b, c.flags())
+		}
+		return c.encode(b)
 	case Append:
 		return c.encode(append(b, typeAppend))
 	case StoreFlags:
@@ -79,8 +95,28 @@ func AppendEncoded(b []byte, c Command) []byte {
 		return wire.AppendUint(append(b, typeDropAccount), uint64(c.Account))
 	case Confirm:
 		return appendDeliveries(append(b, typeConfirm), c.IDs)
+	case Enqueue:
+		return c.encode(append(b, typeEnqueue))
+	case Dequeue:
+		return c.encode(append(b, typeDequeue))
 	}
 	panic(fmt.Sprintf("storage: encode %T", c))
+}
+
+func versionOf(c Command) byte {
+	switch c := c.(type) {
+	case Deliver:
+		if c.flags() != 0 {
+			return version2
+		}
+	case Confirm:
+		if c.Remember {
+			return version2
+		}
+	case Enqueue, Dequeue:
+		return version2
+	}
+	return version1
 }
 
 // sizeHint is enough for most commands to be encoded without growing.
@@ -98,6 +134,16 @@ func sizeHint(c Command) int {
 		return 256 + len(c.Summary) + len(c.Body.Inline)
 	}
 	return 128
+}
+
+func (c *Deliver) flags() (f byte) {
+	if c.Late {
+		f |= flagLate
+	}
+	if c.Remember {
+		f |= flagRemember
+	}
+	return f
 }
 
 func (c Deliver) encode(b []byte) []byte {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,16 @@ func samples() map[string]Command {
 		"rename":    RenameMailbox{Account: 5, From: "a", To: "b", Time: noon},
 		"subscribe": Subscribe{Account: 5, Name: "a", On: true},
 		"drop":      DropAccount{Account: 5},
-		"confirm":   Confirm{IDs: []covey.DeliveryID{id, {Node: 1, Boot: 2, Seq: 3}}},
+		"deliver-late": Deliver{
+			ID: id, Time: noon, Hash: [16]byte{1, 2, 3}, Recipients: []Recipient{{5, "INBOX", nil}}, Remember: true, Late: true,
+			Confirmed: []covey.DeliveryID{{Node: 1, Boot: 2, Seq: 3}}, Body: Body{Inline: []byte("body"), Size: 4},
+		},
+		"confirm-remember": Confirm{IDs: []covey.DeliveryID{id}, Remember: true},
+		"enqueue": Enqueue{ID: id, Time: noon, Hash: [16]byte{1, 2, 3}, Sender: "s@example.net", Rest: []Rest{
+			{Shard: 2, Account: 5, Mailbox: "INBOX", Address: "a@example.org"}, {Shard: 300, Account: 6, Mailbox: "Junk", Address: "b@example.org"},
+		}},
+		"dequeue": Dequeue{ID: id, Accounts: []covey.AccountID{5, 600}},
+		"confirm": Confirm{IDs: []covey.DeliveryID{id, {Node: 1, Boot: 2, Seq: 3}}},
 	}
 }
 
@@ -105,11 +115,15 @@ func TestDecodeRefuses(t *testing.T) {
 		}
 	}
 	for what, b := range map[string][]byte{
-		"trailing octet":  append(bytes.Clone(good), 0),
-		"unknown version": {2, typeAbort, 0, 0, 0},
-		"unknown type":    {1, 200},
-		"many recipients": {1, typeDeliver, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f},
-		"UID of 33 bits":  {1, typeExpunge, 1, 1, 1, 1, 0x80, 0x80, 0x80, 0x80, 0x10, 0},
+		"trailing octet":          append(bytes.Clone(good), 0),
+		"unknown version":         {2, typeAbort, 0, 0, 0},
+		"unknown type":            {1, 200},
+		"type before its version": {1, typeDequeue, 0, 0, 0, 0},
+		"version without need":    {2, typeConfirm - 1, 1},
+		"unknown flag":            append([]byte{2, typeDeliver, 4}, good[2:]...),
+		"no flag":                 append([]byte{2, typeDeliver, 0}, good[2:]...),
+		"many recipients":         {1, typeDeliver, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x7f},
+		"UID of 33 bits":          {1, typeExpunge, 1, 1, 1, 1, 0x80, 0x80, 0x80, 0x80, 0x10, 0},
 	} {
 		if c, err := Decode(b); !errors.Is(err, covey.Corrupt) {
 			t.Errorf("%s: %+v, error %v", what, c, err)
@@ -137,7 +151,21 @@ func FuzzDecode(f *testing.F) {
 func FuzzStored(f *testing.F) {
 	f.Add(appendExtents(nil, []seglog.Extent{{Segment: 1, Offset: 2, Length: 3, Sum: 4}}))
 	f.Add(appendDelivered(nil, &delivery{placed: []Placed{{Mailbox: 1, UIDValidity: 2, UID: 3, Repeat: true}}, spent: []bool{true}}))
+	f.Add(appendQueued(nil, &Queued{Enqueue: samples()["enqueue"].(Enqueue), Heard: true}))
+	f.Add((&heard{places: []heardPlace{{1, 2}, {3, 4}}, total: 2}).appendHeard(nil, 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if one, err := decodeQueued(b); err == nil {
+			again, err := decodeQueued(appendQueued(nil, one))
+			if d := cmp.Diff(one, again); d != "" || err != nil {
+				t.Errorf("queued (-want +got), error %v:\n%s", err, d)
+			}
+		}
+		if list, err := decodeHeard(b); err == nil && len(list) <= maxHeard {
+			again, err := decodeHeard((&heard{places: list, total: uint64(len(list))}).appendHeard(nil, 0))
+			if !slices.Equal(list, again) || err != nil {
+				t.Errorf("heard: got %v, want %v, error %v", again, list, err)
+			}
+		}
 		if list, err := decodeExtents(b); err == nil {
 			again, err := decodeExtents(appendExtents(nil, list))
 			if d := cmp.Diff(list, again); d != "" || err != nil {

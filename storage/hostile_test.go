@@ -232,25 +232,33 @@ func FuzzRestore(f *testing.F) {
 }
 
 func TestUpgrade(t *testing.T) {
-	cfg := Config{Path: filepath.Join(t.TempDir(), "shard")}
-	s := open(t, cfg)
-	s.Apply([]seglog.Command{deliver(1, 1)})
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	run(t, cfg.Path, "DROP TABLE installed; PRAGMA user_version = 1")
-	s = open(t, cfg)
-	if mb, err := s.Mailbox(1, Inbox); s.Applied() != 1 || mb.Messages != 1 || err != nil {
-		t.Errorf("after the upgrade: applied %d, %+v, error %v", s.Applied(), mb, err)
-	}
-	if got := surviving(t, s); got != 1 {
-		t.Errorf("a crash leaves %d commands", got)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	run(t, cfg.Path, "PRAGMA user_version = 1")
-	if s, err := Open(cfg); err == nil {
-		t.Errorf("opened %v, of version 1 with a table of version 2", s)
+	for version, undo := range map[int]string{
+		1: "DROP TABLE installed; DROP TABLE queue; DROP TABLE heard",
+		2: "DROP TABLE queue; DROP TABLE heard",
+	} {
+		t.Run(fmt.Sprint("version ", version), func(t *testing.T) {
+			cfg := Config{Path: filepath.Join(t.TempDir(), "shard")}
+			s := open(t, cfg)
+			s.Apply([]seglog.Command{deliver(1, 1)})
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			set := fmt.Sprintf("PRAGMA user_version = %d", version)
+			run(t, cfg.Path, undo+"; "+set)
+			s = open(t, cfg)
+			if mb, err := s.Mailbox(1, Inbox); s.Applied() != 1 || mb.Messages != 1 || err != nil {
+				t.Errorf("after the upgrade: applied %d, %+v, error %v", s.Applied(), mb, err)
+			}
+			if got := surviving(t, s); got != 1 {
+				t.Errorf("a crash leaves %d commands", got)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			run(t, cfg.Path, set)
+			if s, err := Open(cfg); err == nil {
+				t.Errorf("opened %v, of version %d with tables of version %d", s, version, schemaVersion)
+			}
+		})
 	}
 }

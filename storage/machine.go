@@ -24,6 +24,8 @@ type machine struct {
 	meta        meta
 	uploads     uploads
 	unconfirmed unconfirmed
+	heard       heard
+	queue       queue
 	rolls       rolls
 	hashes      hashes
 	installed   []byte // what the last Install was given; not replicated
@@ -54,7 +56,7 @@ type meta struct {
 const latestClock = 0xf0000000
 
 func newMachine(t tables) *machine {
-	return &machine{t: t, uploads: newUploads(), unconfirmed: newUnconfirmed(), rolls: newRolls(), digest: xxhash.New()}
+	return &machine{t: t, uploads: newUploads(), unconfirmed: newUnconfirmed(), queue: newQueue(), rolls: newRolls(), digest: xxhash.New()}
 }
 
 // apply applies one command. The error is of data that cannot be decoded; a
@@ -100,7 +102,11 @@ func (m *machine) run(cmd Command) *Result {
 	case DropAccount:
 		m.dropAccount(c.Account)
 	case Confirm:
-		m.confirm(c.IDs)
+		m.confirm(c.IDs, c.Remember)
+	case Enqueue:
+		r.Err = m.enqueue(&c)
+	case Dequeue:
+		m.dequeue(&c)
 	}
 	return &r
 }

@@ -272,6 +272,18 @@ func (t *memory) extents(id covey.BodyID) ([]seglog.Extent, bool) {
 	return slices.Clone(b.extents), true
 }
 
+func (t *memory) summary(id covey.BodyID) ([]byte, bool) {
+	b := t.bodies[id]
+	if b == nil {
+		return nil, false
+	}
+	return slices.Clone(b.summary), true
+}
+
+func (t *memory) putQueued(*Queued) {} // the machine has it
+
+func (t *memory) dropQueued(uint64) {}
+
 // count adds sign times the lengths of extents to what is live.
 func (t *memory) count(list []seglog.Extent, sign int64) {
 	for _, e := range list {

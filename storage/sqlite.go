@@ -178,8 +178,8 @@ func (d *database) checkSchema(shard covey.ShardID) {
 		d.fail(covey.Errorf(covey.Corrupt, "not a Covey shard: application id %#x", id))
 	}
 	v := d.query("PRAGMA user_version").one()
-	if d.err == nil && v == 1 {
-		v = d.upgrade()
+	if d.err == nil && v < schemaVersion {
+		v = d.upgrade(v)
 	}
 	if d.err == nil && v != schemaVersion {
 		d.fail(covey.Errorf(covey.Corrupt, "schema version %d, want %d", v, schemaVersion))
@@ -199,13 +199,23 @@ func (d *database) checkSchema(shard covey.ShardID) {
 	}
 }
 
-// upgrade makes version 2 of version 1. What else is in the file is looked at
+// upgrade makes what this program writes of an older version that it knows, and
+// returns the version that the file has then. What else is in the file is looked at
 // behind it, as ever.
-func (d *database) upgrade() int64 {
-	d.change(installedTable).run()
-	d.change("PRAGMA user_version = 2").run()
-	d.commitTransaction()
-	return 2
+func (d *database) upgrade(v int64) int64 {
+	switch v {
+	case 1:
+		d.change(installedTable).run()
+		fallthrough
+	case 2:
+		for _, table := range queueTables() {
+			d.change(table).run()
+		}
+		v = schemaVersion
+		d.change(fmt.Sprintf("PRAGMA user_version = %d", v)).run()
+		d.commitTransaction()
+	}
+	return v
 }
 
 // word returns the text of a statement's only row.
@@ -240,6 +250,8 @@ func (d *database) load(m *machine) {
 			m.uploads.add(id, uint32(q.intAt(3)), list[0], q.intAt(4))
 		}
 	}
+	d.loadQueue(&m.queue)
+	d.loadHeard(&m.heard)
 	for q := d.query("SELECT entry, delivery FROM delivered ORDER BY entry"); q.next(); {
 		one, err := decodeDelivery(q.blobAt(1))
 		if err != nil {

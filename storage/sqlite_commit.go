@@ -63,6 +63,7 @@ func (d *database) flush(m *machine) {
 	}
 	clear(d.stale)
 	d.flushUnconfirmed(&m.unconfirmed)
+	d.flushHeard(&m.heard)
 	applied := m.meta.applied
 	if mutant.Is(mutant.ApplyTwice) {
 		applied = d.saved.applied

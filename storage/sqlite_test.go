@@ -62,11 +62,15 @@ func TestB04_ForeignDatabase(t *testing.T) {
 		{"view", "DROP TABLE summary; CREATE VIEW summary AS SELECT 1 AS body, 'x' AS summary", covey.Corrupt},
 		{"index", "CREATE INDEX more ON message (body)", covey.Corrupt},
 		{"column", "ALTER TABLE message ADD COLUMN more INTEGER", covey.Corrupt},
-		{"version", "PRAGMA user_version = 3", covey.Corrupt},
+		{"version", "PRAGMA user_version = 4", covey.Corrupt},
 		{"application", "PRAGMA application_id = 1", covey.Corrupt},
 		{"other shard", "UPDATE meta SET shard = 9", covey.Corrupt},
 		{"extents", "INSERT INTO chunk VALUES (1, 1, 1, 1, 1, x'ff')", covey.Corrupt},
 		{"delivery", "INSERT INTO delivered VALUES (1, x'ff')", covey.Corrupt},
+		{"queue", "INSERT INTO queue VALUES (1, 1, x'ff')", covey.Corrupt},
+		{"heard", "INSERT INTO heard VALUES (0, 1, x'ff')", covey.Corrupt},
+		{"heard too much", "INSERT INTO heard VALUES (0, 2, x'000000000000000000')", covey.Corrupt},
+		{"heard in part", "INSERT INTO heard VALUES (0, 1, x'000000000000000000'); INSERT INTO heard VALUES (2, 3, x'000000000000000000')", covey.Corrupt},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := Config{Path: filepath.Join(t.TempDir(), "shard")}

@@ -126,6 +126,17 @@ type Reader interface {
 
 	// Body returns where a body's bytes lie in this node's log, in order.
 	Body(covey.BodyID) ([]seglog.Extent, error)
+
+	// Summary returns the summary that came with a body.
+	Summary(covey.BodyID) ([]byte, error)
+
+	// Queue returns the deliveries in the queue with indexes above one, in
+	// ascending order, at most most.
+	Queue(after uint64, most int) ([]Queued, error)
+
+	// QueueLength returns how many deliveries are in the queue, and the time of
+	// the one that has been there longest.
+	QueueLength() (n int, oldest time.Time, err error)
 }
 
 // A Query selects messages of a mailbox.

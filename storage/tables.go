@@ -63,10 +63,17 @@ type tables interface {
 	expunged(covey.MailboxID, covey.ModSeq) []UIDRange
 
 	// addBody stores a body that refs messages refer to. ref changes the number;
-	// at 0 the body goes. extents returns where it lies, and false if it is not there.
+	// at 0 the body goes. extents returns where it lies, and summary what came with
+	// it, and false if it is not there.
 	addBody(covey.BodyID, newBody)
 	ref(id covey.BodyID, delta int)
 	extents(covey.BodyID) ([]seglog.Extent, bool)
+	summary(covey.BodyID) ([]byte, bool)
+
+	// putQueued stores a delivery in the queue or what is left of it, dropQueued
+	// removes it. Its reference to the body is the caller's affair.
+	putQueued(*Queued)
+	dropQueued(index uint64)
 
 	// addChunk and dropUpload keep chunks that no body has taken yet.
 	addChunk(u *upload, n uint32, e seglog.Extent)

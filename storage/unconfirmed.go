@@ -95,13 +95,6 @@ func placedIn(list []Placed, mailbox covey.MailboxID) (Placed, bool) {
 	return Placed{}, false
 }
 
-// confirm forgets a delivery whose reply reached its sender.
-func (u *unconfirmed) confirm(id covey.DeliveryID) {
-	if d := u.byID[id]; d != nil {
-		u.forget(d)
-	}
-}
-
 // expire forgets deliveries that are too old to be sent again.
 func (u *unconfirmed) expire(clock int64) {
 	for u.oldest != nil && u.oldest.time+unconfirmedFor < clock {

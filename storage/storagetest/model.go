@@ -160,7 +160,7 @@ func (w *world) body(rt *rapid.T) storage.Body {
 
 func (w *world) draw(rt *rapid.T) storage.Command {
 	a := w.account(rt)
-	switch rapid.IntRange(0, 18).Draw(rt, "kind") {
+	switch rapid.IntRange(0, 21).Draw(rt, "kind") {
 	default:
 		return w.deliver(rt)
 	case 1:
@@ -168,7 +168,16 @@ func (w *world) draw(rt *rapid.T) storage.Command {
 	case 2:
 		return storage.Abort{Upload: w.delivered(rt)}
 	case 18:
-		return storage.Confirm{IDs: []covey.DeliveryID{w.delivered(rt)}}
+		return storage.Confirm{IDs: []covey.DeliveryID{w.delivered(rt)}, Remember: rapid.Bool().Draw(rt, "remember")}
+	case 19, 20:
+		return storage.Enqueue{
+			ID: w.delivered(rt), Time: w.now, Sender: rapid.SampledFrom([]string{"", "s@example.net"}).Draw(rt, "sender"),
+			Rest: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) storage.Rest {
+				return storage.Rest{Shard: 5, Account: w.account(t), Mailbox: "INBOX", Address: "a@example.org"}
+			}), 0, 3).Draw(rt, "rest"),
+		}
+	case 21:
+		return storage.Dequeue{ID: w.delivered(rt), Accounts: []covey.AccountID{a, w.account(rt)}}
 	case 3, 4:
 		return storage.Append{
 			Account: a, Mailbox: w.name(rt), Time: w.now, Date: w.now, Flags: w.flags(rt),
@@ -212,6 +221,7 @@ func (w *world) deliver(rt *rapid.T) storage.Deliver {
 		c.ID = w.delivered(rt)
 	}
 	w.ids = append(w.ids, c.ID)
+	c.Late, c.Remember = rapid.Bool().Draw(rt, "late"), rapid.Bool().Draw(rt, "remember")
 	c.Hash[0] = byte(rapid.IntRange(0, 3).Draw(rt, "hash"))
 	c.Recipients = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) storage.Recipient {
 		return storage.Recipient{Account: w.account(t), Mailbox: w.name(t), Prefix: []byte(rapid.SampledFrom([]string{"", "X: y\r\n"}).Draw(t, "prefix"))}

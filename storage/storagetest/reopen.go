@@ -17,6 +17,7 @@ import (
 // folder of Config.Path, with names that begin with that of Path.
 func RunReopen(t *testing.T, open Opener) {
 	t.Run("closed", func(t *testing.T) { testClosed(t, open) })
+	t.Run("queue", func(t *testing.T) { testQueueReopened(t, open) })
 	t.Run("crashed", func(t *testing.T) { testCrashed(t, open) })
 }
 

@@ -39,7 +39,7 @@ func Run(t *testing.T, open Opener) {
 		{"flags", testFlags}, {"keywords", testKeywords}, {"expunge", testExpunge}, {"copy", testCopy},
 		{"names", testNames}, {"create", testCreate}, {"delete", testDelete}, {"rename", testRename},
 		{"subscribe", testSubscribe}, {"drop", testDropAccount}, {"clocks", testClocks},
-		{"read", testRead}, {"view", testView}, {"changes", testChanges}, {"place", testPlace}, {"random", testRandom},
+		{"read", testRead}, {"view", testView}, {"changes", testChanges}, {"place", testPlace}, {"queue", testQueue}, {"random", testRandom},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, open) })
 	}
@@ -247,6 +247,8 @@ type picture struct {
 	Mailboxes []storage.Mailbox
 	Views     map[covey.MailboxID]view
 	Bodies    map[covey.BodyID]int64 // their sizes
+	Queue     []storage.Queued
+	Summaries []string // of what is queued
 }
 
 type view struct {
@@ -276,6 +278,14 @@ func dump(t testing.TB, state storage.State) picture {
 				p.Views[mb.ID] = look(t, state, mb, p.Bodies)
 			}
 		}
+	}
+	p.Queue = queueOf(t, state)
+	for _, q := range p.Queue {
+		sum, err := state.Summary(q.Body)
+		if err != nil {
+			t.Fatalf("summary of body %d: %v", q.Body, err)
+		}
+		p.Summaries = append(p.Summaries, string(sum))
 	}
 	return p
 }

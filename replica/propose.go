@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/covey-mail/covey"
@@ -32,6 +35,7 @@ func splitFrame(data []byte) (node covey.NodeID, nonce uint64, cmd []byte, err e
 type proposal struct {
 	group *group
 	nonce uint64
+	only  uint64       // the term in which this node must lead for it to be proposed; 0: any
 	size  int64        // of the entry's data
 	done  chan outcome // holds one
 	data  *[]byte      // the entry's, until the loop has stepped or dropped it; of Host.frames
@@ -66,6 +70,20 @@ type outcome struct {
 // stopped over a fault while the command was under way. NotFound: no such group
 // here. TooBig: longer than MaxCommand.
 func (h *Host) Propose(ctx context.Context, id covey.ShardID, cmd []byte) (any, error) {
+	return h.propose(ctx, id, 0, cmd)
+}
+
+// ProposeIn is Propose for what this node does as the leader of a term: it is
+// Unavailable, and nothing is proposed anywhere, unless the node leads the group in
+// that very term when its turn comes.
+func (h *Host) ProposeIn(ctx context.Context, id covey.ShardID, term uint64, cmd []byte) (any, error) {
+	if term == 0 {
+		return nil, covey.Errorf(covey.Invalid, "propose to shard %d: in no term", id)
+	}
+	return h.propose(ctx, id, term, cmd)
+}
+
+func (h *Host) propose(ctx context.Context, id covey.ShardID, only uint64, cmd []byte) (any, error) {
 	g, err := h.group(id)
 	if err != nil {
 		return nil, err
@@ -79,7 +97,7 @@ func (h *Host) Propose(ctx context.Context, id covey.ShardID, cmd []byte) (any, 
 	if err := ctx.Err(); err != nil {
 		return nil, covey.Errorf(covey.Unavailable, "propose to shard %d: %w", id, err)
 	}
-	p, err := g.admit(cmd)
+	p, err := g.admit(cmd, only)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +126,7 @@ func (g *group) refuse(reason, text string) error {
 }
 
 // admit lets a proposal in if there is room.
-func (g *group) admit(cmd []byte) (*proposal, error) {
+func (g *group) admit(cmd []byte, only uint64) (*proposal, error) {
 	switch {
 	case g.h.stopping.Load():
 		return nil, g.refuse(refusedStopping, "stopping")
@@ -116,7 +134,7 @@ func (g *group) admit(cmd []byte) (*proposal, error) {
 		g.h.refused(refusedDiskFull)
 		return nil, covey.Errorf(covey.DiskFull, "shard %d: the log has no room", g.id)
 	}
-	p := &proposal{group: g, nonce: g.h.nonce.Add(1), done: make(chan outcome, 1), size: int64(frameSize + len(cmd))}
+	p := &proposal{group: g, nonce: g.h.nonce.Add(1), only: only, done: make(chan outcome, 1), size: int64(frameSize + len(cmd))}
 	p.data = g.h.frames.Get().(*[]byte)
 	*p.data = appendFrame((*p.data)[:0], g.h.cfg.Node, p.nonce, cmd)
 	g.mu.Lock()
@@ -164,6 +182,7 @@ func (p *proposal) handle(l *loop) {
 // stepProposals hands what waits to the core, as many to a message as fit, so
 // that followers get them in one piece too.
 func (l *loop) stepProposals(g *group) {
+	g.fence()
 	switch {
 	case len(g.proposals) == 0, !g.leads && g.lead == 0 && g.solo():
 		// A group of one is about to elect itself: wait for it.
@@ -184,6 +203,25 @@ func (l *loop) stepProposals(g *group) {
 		g.proposals = g.proposals[n:]
 	}
 	g.proposals = nil
+}
+
+// fence refuses what belongs to a term that this node does not lead.
+func (g *group) fence() {
+	if !slices.ContainsFunc(g.proposals, func(p *proposal) bool { return p.only != 0 }) {
+		return
+	}
+	now := g.rn.BasicStatus() // of the very state that the next step meets
+	kept := g.proposals[:0]
+	for _, p := range g.proposals {
+		if p.only == 0 || p.only == now.GetTerm() && now.RaftState == raft.StateLeader {
+			kept = append(kept, p)
+			continue
+		}
+		g.answer(p, nil, g.refuse(refusedElsewhere, fmt.Sprintf("not led by this node in term %d", p.only)))
+		g.release([]*proposal{p})
+	}
+	clear(g.proposals[len(kept):])
+	g.proposals = kept
 }
 
 func (g *group) stepSome(proposals []*proposal) {

@@ -110,6 +110,18 @@ func (s *Service) ByID(_ context.Context, id covey.AccountID) (Account, error) {
 	return c.Account, nil
 }
 
+// Removed reports whether an account was there and is no more: ids ascend, so a copy
+// that knows of later ones, and not of this one, will never have it again. False
+// where this copy cannot tell.
+func (s *Service) Removed(id covey.AccountID) (bool, error) {
+	m, _ := s.state.view() // before the look: a copy does not lose what it had but by removal
+	c, err := s.state.byID(id)
+	if err != nil {
+		return false, fmt.Errorf("look up account %d: %w", id, err)
+	}
+	return c == nil && id > 0 && id < m.nextAccount, nil
+}
+
 // OnlyDomain returns the one local domain if there is exactly one, so that a bare
 // user name can be completed.
 func (s *Service) OnlyDomain() (string, bool) {

@@ -498,3 +498,21 @@ func TestPasswords(t *testing.T) {
 		t.Errorf("SetPassword of nobody: %v", err)
 	}
 }
+
+// Removed tells an account that is gone from one that this copy has not heard of.
+func TestRemoved(t *testing.T) {
+	s, ctx := directorytest.New(t), t.Context()
+	a := directorytest.Add(t, s, "alice@example.org", "")
+	b := directorytest.Add(t, s, "bob@example.org", "")
+	if _, err := s.RemoveAccount(ctx, a.Address); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Dropped(ctx, a.ID); err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[covey.AccountID]bool{a.ID: true, b.ID: false, b.ID + 1: false, 0: false} {
+		if got, err := s.Removed(id); got != want || err != nil {
+			t.Errorf("account %d: %v, error %v; want %v", id, got, err, want)
+		}
+	}
+}

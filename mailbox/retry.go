@@ -13,6 +13,7 @@ import (
 const (
 	tryTimeout   = 2 * time.Second
 	totalTimeout = 60 * time.Second
+	tryPause     = 50 * time.Millisecond // a try may end at once
 )
 
 // Insist proposes a command that is recognised when it comes twice (Deliver,
@@ -34,5 +35,9 @@ func (s *Service) Insist(ctx context.Context, id covey.ShardID, cmd storage.Comm
 			return res, err
 		}
 		unknown = true
+		select {
+		case <-ctx.Done(): // the next try says so
+		case <-time.After(tryPause):
+		}
 	}
 }

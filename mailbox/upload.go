@@ -27,6 +27,7 @@ const abortTimeout = 5 * time.Second
 type Upload struct {
 	s       *Service
 	shards  []covey.ShardID
+	failed  map[covey.ShardID]error // those that could not take a chunk; nil: none
 	id      covey.DeliveryID
 	mem     *memory // nil once closed
 	buf     []byte  // the part of the message not sent yet, starting with the header put in front
@@ -60,8 +61,9 @@ func (s *Service) NewUpload(shards []covey.ShardID, header []byte) *Upload {
 // ID returns the delivery id that the upload's commands carry.
 func (u *Upload) ID() covey.DeliveryID { return u.id }
 
-// ReadFrom reads r to its end. An error of r is returned as it is; one of a
-// shard that could not take a chunk says so by its Kind.
+// ReadFrom reads r to its end. An error of r is returned as it is; if no shard could
+// take a chunk, its error says so by its Kind. One that could not is left out from
+// then on, as Err says.
 func (u *Upload) ReadFrom(ctx context.Context, r io.Reader) error {
 	u.ctx, u.src = ctx, r
 	summary, err := u.mem.parser.Parse(parserSide{u})
@@ -120,20 +122,35 @@ func (u *Upload) fill() error {
 	return err
 }
 
-// send proposes buf as the next chunk to every shard.
+// send proposes buf as the next chunk to every shard that has all before it.
 func (u *Upload) send() error {
+	var failed error
 	for _, id := range u.shards {
+		if u.failed[id] != nil {
+			continue
+		}
 		_, err := u.s.Insist(u.ctx, id, storage.Chunk{
 			Upload: u.id, N: u.body.Chunks, Time: u.s.cfg.Now(), Data: u.buf,
 		})
-		if err != nil {
-			return err
+		if err == nil {
+			continue
 		}
+		if u.failed == nil {
+			u.failed = make(map[covey.ShardID]error)
+		}
+		u.failed[id], failed = err, err
+	}
+	if len(u.failed) == len(u.shards) {
+		return failed
 	}
 	u.body.Chunks++
 	u.buf, u.read = u.buf[:0], 0
 	return nil
 }
+
+// Err returns why a shard does not have all of the body, after ReadFrom; no command
+// there can refer to it.
+func (u *Upload) Err(shard covey.ShardID) error { return u.failed[shard] }
 
 // Summary returns the summary of the message, after ReadFrom.
 func (u *Upload) Summary() *message.Summary { return u.summary }
@@ -164,11 +181,5 @@ func (u *Upload) Close() {
 	if u.keep || u.body.Chunks == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
-	defer cancel()
-	for _, id := range u.shards {
-		if _, err := u.s.cfg.Shards.Propose(ctx, id, storage.Abort{Upload: u.id}); err != nil {
-			u.s.cfg.Logger.Debug("chunks left to expire", "upload", u.id.String(), "shard", id, "err", err)
-		}
-	}
+	u.s.abort(u.id, u.shards...)
 }

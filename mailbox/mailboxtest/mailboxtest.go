@@ -26,6 +26,7 @@ type Cluster struct {
 	index  uint64
 	log    []byte // entries as a log would hold them; extents point into it
 	fail   func(covey.ShardID, storage.Command) error
+	lose   func(covey.ShardID, storage.Command) bool
 	now    time.Time
 }
 
@@ -78,6 +79,14 @@ func (c *Cluster) Fail(fn func(covey.ShardID, storage.Command) error) {
 	c.fail = fn
 }
 
+// Lose makes fn decide, from now on, whether the result of a command that was
+// applied is lost on its way back; nil lets all arrive.
+func (c *Cluster) Lose(fn func(covey.ShardID, storage.Command) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lose = fn
+}
+
 // Propose implements mailbox.Shards.
 func (c *Cluster) Propose(ctx context.Context, id covey.ShardID, cmd storage.Command) (*storage.Result, error) {
 	if err := ctx.Err(); err != nil {
@@ -100,6 +109,9 @@ func (c *Cluster) Propose(ctx context.Context, id covey.ShardID, cmd storage.Com
 	at := seglog.Extent{Segment: 1, Offset: uint32(len(c.log)), Length: uint32(len(data))}
 	c.log = append(c.log, data...)
 	res := st.Apply([]seglog.Command{{Index: c.index, Data: data, Place: at}})[0].(*storage.Result)
+	if c.lose != nil && c.lose(id, cmd) {
+		return nil, covey.Errorf(covey.Unknown, "the result of a command for shard %d was lost", id)
+	}
 	return res, res.Err
 }
 

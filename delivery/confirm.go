@@ -105,7 +105,7 @@ func (s *Service) flush(ctx context.Context) {
 	defer cancel()
 	for _, shard := range s.confirmed.waiting() {
 		ids := s.confirmed.take(shard)
-		if _, err := s.cfg.Shards.Propose(ctx, shard, storage.Confirm{IDs: ids}); err != nil {
+		if _, err := s.cfg.Shards.Propose(ctx, shard, storage.Confirm{IDs: ids, Remember: s.cfg.Queue()}); err != nil {
 			s.confirmed.add(shard, ids...)
 		}
 	}

@@ -3,14 +3,11 @@ package delivery
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/covey-mail/covey"
-	"github.com/covey-mail/covey/directory"
-	"github.com/covey-mail/covey/internal/message"
 	"github.com/covey-mail/covey/mailbox"
 	"github.com/covey-mail/covey/storage"
 )
@@ -20,6 +17,11 @@ type Envelope struct {
 	From       covey.Address // the zero Address for <>
 	Recipients []Recipient   // at least one
 	Header     []byte        // lines to put in front, each with CRLF: Received and the like
+
+	// Together says that one reply speaks for all recipients, as in SMTP. Those
+	// whose shard cannot take the message now are then left to the queue of a shard
+	// that did take it. Without it each has its own outcome, as in LMTP.
+	Together bool
 }
 
 // A Receipt is what became of a transaction.
@@ -27,6 +29,7 @@ type Receipt struct {
 	ID       covey.DeliveryID
 	Size     int64   // bytes of the message with e.Header
 	Outcomes []error // one per recipient, in order; nil: durable
+	Queued   int     // accounts that will get it later: durable too, in the queue of another shard
 	shards   []covey.ShardID
 }
 
@@ -51,7 +54,10 @@ func (s *Service) Deliver(ctx context.Context, e Envelope, data io.Reader) (Rece
 	s.commit(ctx, e, p, up)
 	rec := Receipt{ID: up.ID(), Size: sum.Size, Outcomes: p.outcomes(e.Recipients)}
 	for _, d := range p.parts {
-		if d.err == nil && len(d.rcpts) > 0 {
+		switch {
+		case d.queued:
+			rec.Queued += len(d.rcpts)
+		case d.committed():
 			rec.shards = append(rec.shards, d.shard)
 		}
 	}
@@ -64,6 +70,9 @@ func (s *Service) commit(ctx context.Context, e Envelope, p *plan, up *mailbox.U
 		ID: up.ID(), Time: s.cfg.Now(), Hash: fingerprint(e.From, up.Sum()),
 		Summary: up.Summary().Encode(), Body: up.Body(),
 	}
+	for i := range p.parts {
+		p.parts[i].err = up.Err(p.parts[i].shard)
+	}
 	if len(p.parts) == 1 { // most messages
 		s.commitPart(ctx, &p.parts[0], cmd)
 	} else {
@@ -73,6 +82,33 @@ func (s *Service) commit(ctx context.Context, e Envelope, p *plan, up *mailbox.U
 	for _, part := range p.parts {
 		if part.err == nil || covey.KindOf(part.err) == covey.Unknown {
 			up.Keep()
+		}
+	}
+	if e.Together && len(p.parts) > 1 && s.cfg.Queue() {
+		s.enqueue(ctx, p, storage.Enqueue{
+			ID: cmd.ID, Time: cmd.Time, Hash: cmd.Hash, Sender: e.From.String(), Rest: p.rest(e.Recipients),
+		})
+	}
+}
+
+// enqueue leaves the parts that may yet succeed to the queue of a shard that has
+// committed. If that cannot be had, or its outcome is unknown, they stay as they
+// are: the sender comes again.
+func (s *Service) enqueue(ctx context.Context, p *plan, q storage.Enqueue) {
+	if len(q.Rest) == 0 {
+		return
+	}
+	for _, part := range p.parts {
+		if !part.committed() {
+			continue
+		}
+		_, err := s.cfg.Mailboxes.Insist(ctx, part.shard, q)
+		if err == nil {
+			p.leave()
+			return
+		}
+		if errors.Is(err, covey.Unknown) {
+			return
 		}
 	}
 }
@@ -86,11 +122,12 @@ func (s *Service) commitParts(ctx context.Context, parts []part, cmd storage.Del
 }
 
 func (s *Service) commitPart(ctx context.Context, part *part, cmd storage.Deliver) {
-	if len(part.rcpts) == 0 {
+	if len(part.rcpts) == 0 || part.err != nil {
 		return
 	}
 	cmd.Recipients = part.rcpts
 	cmd.Confirmed = s.confirmed.take(part.shard)
+	cmd.Remember = len(cmd.Confirmed) > 0 && s.cfg.Queue()
 	_, part.err = s.cfg.Mailboxes.Insist(ctx, part.shard, cmd)
 	if part.err != nil {
 		s.confirmed.add(part.shard, cmd.Confirmed...)
@@ -105,103 +142,4 @@ func fingerprint(from covey.Address, data [sha256.Size]byte) (out [16]byte) {
 	sum := sha256.Sum256(b)
 	copy(out[:], sum[:])
 	return out
-}
-
-// A plan is a transaction split by shard.
-type plan struct {
-	parts  []part
-	looped map[covey.AccountID]bool
-}
-
-// part is what goes to one shard: each account once, however many recipients
-// lead to it.
-type part struct {
-	shard covey.ShardID
-	rcpts []storage.Recipient
-	err   error
-}
-
-func makePlan(e Envelope) *plan {
-	p := new(plan)
-	returnPath := "Return-Path: <" + e.From.String() + ">\r\n"
-	for _, r := range e.Recipients {
-		for _, t := range r.Targets {
-			p.add(t, returnPath)
-		}
-	}
-	return p
-}
-
-// add puts an account into its shard's part. The lines that its copy begins with
-// are not those of other copies, which would show who else has it: the return
-// path comes first (RFC 5321 section 4.4).
-func (p *plan) add(t directory.Account, returnPath string) {
-	i := slices.IndexFunc(p.parts, func(d part) bool { return d.shard == t.Shard })
-	if i < 0 {
-		i = len(p.parts)
-		p.parts = append(p.parts, part{shard: t.Shard})
-	}
-	d := &p.parts[i]
-	if slices.ContainsFunc(d.rcpts, func(r storage.Recipient) bool { return r.Account == t.ID }) {
-		return
-	}
-	prefix := make([]byte, 0, len(returnPath)+64)
-	prefix = append(append(append(append(prefix, returnPath...), "Delivered-To: "...), t.Address.String()...), "\r\n"...)
-	d.rcpts = append(d.rcpts, storage.Recipient{Account: t.ID, Mailbox: storage.Inbox, Prefix: prefix})
-}
-
-func (p *plan) shards() []covey.ShardID {
-	ids := make([]covey.ShardID, len(p.parts))
-	for i, d := range p.parts {
-		ids[i] = d.shard
-	}
-	return ids
-}
-
-// cutLoops takes out the accounts that the message was delivered to before.
-func (p *plan) cutLoops(sum *message.Summary, rcpts []Recipient) {
-	if len(sum.DeliveredTo) == 0 {
-		return
-	}
-	p.looped = make(map[covey.AccountID]bool)
-	for _, r := range rcpts {
-		for _, t := range r.Targets {
-			to := t.Address.String()
-			if slices.ContainsFunc(sum.DeliveredTo, func(s string) bool { return strings.EqualFold(s, to) }) {
-				p.looped[t.ID] = true
-			}
-		}
-	}
-	for i := range p.parts {
-		d := &p.parts[i]
-		d.rcpts = slices.DeleteFunc(d.rcpts, func(r storage.Recipient) bool { return p.looped[r.Account] })
-	}
-}
-
-// outcomes folds the parts back onto the recipients: a recipient is delivered
-// when every account it leads to is, and of several errors a temporary one
-// counts, since only that brings the message again.
-func (p *plan) outcomes(rcpts []Recipient) []error {
-	out := make([]error, len(rcpts))
-	for i, r := range rcpts {
-		for _, t := range r.Targets {
-			err := p.outcome(t)
-			if err != nil && (out[i] == nil || temporary(err)) {
-				out[i] = err
-			}
-		}
-	}
-	return out
-}
-
-func (p *plan) outcome(t directory.Account) error {
-	if p.looped[t.ID] {
-		return covey.Errorf(covey.Loop, "message was delivered to %s before", t.Address)
-	}
-	for _, d := range p.parts {
-		if d.shard == t.Shard {
-			return d.err
-		}
-	}
-	return nil
 }

@@ -3,10 +3,11 @@
 // each recipient's own outcome.
 //
 // An outcome without error means: committed by a quorum of the recipient's shard
-// and applied. What the sender is told of it is the front end's affair; what the
-// sender surely heard is reported back by Confirm, so that a message sent again
-// after a lost reply is recognised and one sent twice on purpose is not.
-// DESIGN.md says why.
+// and applied; or, where one reply speaks for all recipients, by that of a shard
+// that has the message and will bring it (Queue). What the sender is told of it is
+// the front end's affair; what the sender surely heard is reported back by Confirm,
+// so that a message sent again after a lost reply is recognised and one sent twice
+// on purpose is not. DESIGN.md says why.
 package delivery
 
 import (
@@ -44,6 +45,10 @@ type Config struct {
 	// quota, as far as its shard's leader has said. Nil: none is.
 	Full func(covey.AccountID) bool
 
+	// Queue reports whether every node of the cluster understands queues. Nil:
+	// every one does.
+	Queue func() bool
+
 	Now func() time.Time // nil: time.Now
 }
 
@@ -63,6 +68,9 @@ func New(cfg Config) *Service {
 	}
 	if cfg.Full == nil {
 		cfg.Full = func(covey.AccountID) bool { return false }
+	}
+	if cfg.Queue == nil {
+		cfg.Queue = func() bool { return true }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

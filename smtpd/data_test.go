@@ -282,3 +282,21 @@ func TestConfirm(t *testing.T) {
 		})
 	}
 }
+
+// One reply speaks for all recipients but in LMTP: there nothing is left to a queue.
+func TestTogetherOrApart(t *testing.T) {
+	for kind, apart := range map[Kind]int{MX: 0, LMTP: 1, Submission: 0, Submissions: 0} {
+		r := newRig(t)
+		ready := r.ready
+		if kind.submits() {
+			ready = r.loggedIn
+		}
+		c := ready(kind)
+		c.run("> MAIL FROM:<alice@example.org>\n< 250\n> RCPT TO:<bob@example.org>\n< 250\n> DATA\n< 354\n")
+		c.send("From: alice@example.org\r\nSubject: x\r\n\r\n.\r\n")
+		c.expect("250")
+		if got := len(r.mail.messages()); got != 1 || r.mail.apart != apart {
+			t.Errorf("%v: %d messages, of which %d apart, want %d", kind, got, r.mail.apart, apart)
+		}
+	}
+}

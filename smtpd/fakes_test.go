@@ -46,6 +46,7 @@ type mailroom struct {
 	mu      sync.Mutex // guards what follows
 	mail    []delivered
 	asked   []string         // recipients looked up
+	apart   int              // messages whose recipients have an outcome each
 	rcpt    map[string]error // by local part, for Recipient
 	outcome map[string]error // by local part, for Deliver
 	err     error            // of Deliver
@@ -102,6 +103,9 @@ func (m *mailroom) Deliver(ctx context.Context, e delivery.Envelope, data io.Rea
 	}
 	if m.discard {
 		return delivery.Receipt{Outcomes: make([]error, len(e.Recipients))}, nil
+	}
+	if !e.Together {
+		m.apart++
 	}
 	d := delivered{From: e.From.String(), Header: string(e.Header), Body: body.String()}
 	d.Receipt.Seq = uint64(len(m.mail) + 1)

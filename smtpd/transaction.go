@@ -189,7 +189,7 @@ func (s *session) deliver(data io.Reader) (delivery.Receipt, error) {
 		header, data = append(header, fields...), rest
 	}
 	receipt, err := s.c.srv.svc.Delivery.Deliver(s.c.ctx, delivery.Envelope{
-		From: s.tx.from, Recipients: s.tx.rcpts, Header: header,
+		From: s.tx.from, Recipients: s.tx.rcpts, Header: header, Together: s.c.kind != LMTP,
 	}, data)
 	s.tx.receipt = receipt
 	return receipt, err
@@ -202,12 +202,16 @@ func (s *session) logMessage(code int, err error) {
 	m := s.c.srv.cfg.Metrics
 	m.Messages.WithLabelValues(s.c.kind.String(), string(rune('0'+code/100))).Inc()
 	m.Seconds.WithLabelValues(s.c.kind.String()).Observe(took.Seconds())
-	attrs := [9]slog.Attr{
+	attrs := [10]slog.Attr{
 		slog.String("txn", tx.id), slog.String("listener", s.c.kind.String()), slog.String("from", clip(tx.path)),
 		slog.Int("rcpts", len(tx.told)), slog.Int64("size", tx.receipt.Size), slog.String("delivery", tx.receipt.ID.String()),
 		slog.Int("code", code), slog.Duration("took", took),
 	}
-	n := len(attrs) - 1
+	n := len(attrs) - 2
+	if q := tx.receipt.Queued; q > 0 {
+		attrs[n] = slog.Int("queued", q)
+		n++
+	}
 	if err != nil {
 		attrs[n] = slog.Any("err", err)
 		n++

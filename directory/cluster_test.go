@@ -71,7 +71,7 @@ func TestNodesJoin(t *testing.T) {
 	moved.Peer, moved.Version = "mail3.example.org:7947", "1.1"
 	checkSteps(t, []step{
 		{"join", s.AddNode(ctx, 3, keyOf(3), infoOf(3)), nil, ""},
-		{"join before the others in order", s.AddNode(ctx, 2, keyOf(2), directory.NodeInfo{Level: 1}), nil, ""},
+		{"join before the others in order", s.AddNode(ctx, 2, keyOf(2), directory.NodeInfo{Level: directory.Level}), nil, ""},
 		{"join again from elsewhere", s.AddNode(ctx, 3, keyOf(3), moved), nil, ""},
 		{"another key", s.AddNode(ctx, 3, keyOf(4), infoOf(3)), covey.Denied, "with another key"},
 		{"no id", s.AddNode(ctx, 0, keyOf(4), infoOf(4)), covey.Invalid, "node id 0"},
@@ -79,7 +79,7 @@ func TestNodesJoin(t *testing.T) {
 		{"no level", s.AddNode(ctx, 4, keyOf(4), directory.NodeInfo{}), covey.Invalid, "level"},
 		{"update of a stranger", s.UpdateNode(ctx, 4, infoOf(4)), covey.NotFound, "there is no node 0000000000000004"},
 		{"update without an id", s.UpdateNode(ctx, 0, infoOf(4)), covey.Invalid, "node id 0"},
-		{"update with nonsense", s.UpdateNode(ctx, 3, directory.NodeInfo{Zone: "rack 1", Level: 1}), covey.Invalid, "zone"},
+		{"update with nonsense", s.UpdateNode(ctx, 3, directory.NodeInfo{Zone: "rack 1", Level: directory.Level}), covey.Invalid, "zone"},
 	})
 	if diff := cmp.Diff([]covey.NodeID{1, 2, 3}, ids(s.Nodes())); diff != "" {
 		t.Errorf("Nodes (-want +got):\n%s", diff)
@@ -128,7 +128,7 @@ func TestNodeInfoIsChecked(t *testing.T) {
 			t.Errorf("%+v: %v, want invalid that says %q", tt.info, err, tt.says)
 		}
 	}
-	good := directory.NodeInfo{Peer: "covey-0.covey:7947", Gossip: "[::1]:65535", Zone: "eu-1.b_2", Version: "v1 (x)", Level: 1}
+	good := directory.NodeInfo{Peer: "covey-0.covey:7947", Gossip: "[::1]:65535", Zone: "eu-1.b_2", Version: "v1 (x)", Level: directory.Level}
 	if err := s.AddNode(t.Context(), 2, keyOf(2), good); err != nil {
 		t.Error(err)
 	}

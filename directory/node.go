@@ -14,7 +14,11 @@ import (
 // each other. It is raised with every change that a program before it would not
 // understand; the new is used only once Service.Level says that every member
 // does.
-const Level = 1
+const Level = 2
+
+// LevelQueues is the level from which shards have queues: commands of version 2, and
+// methods with which nodes tell of them.
+const LevelQueues = 2
 
 // Limits of the node list and the shard map.
 const (

@@ -93,6 +93,7 @@ func (n *Node) adminHandler() http.Handler {
 	admin.Handle(mux, admin.NodeRemove, n.nodeRemove)
 	admin.Handle(mux, admin.NodeReplace, n.nodeReplace)
 	admin.Handle(mux, admin.ClusterSet, n.clusterSet)
+	admin.Handle(mux, admin.QueueList, n.queueList)
 	admin.Handle(mux, admin.NodeCheck, func(ctx context.Context, _ admin.Empty) (admin.CheckResult, error) {
 		return n.check(ctx), nil
 	})

@@ -75,6 +75,7 @@ func (n *Node) tellLeaders(ctx context.Context) {
 				n.fronts.end(id)
 			}
 			was[id] = mine
+			n.leadQueue(l)
 			if mine {
 				gossip = append(gossip, membership.Leader{Shard: id, Term: l.Term, Node: l.Leader, Quorum: true})
 			}
@@ -197,6 +198,7 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 		n.table.SetVoters(id, voters)
 	}
 	n.introduce(ctx)
+	n.raiseLevel(ctx)
 	n.tendGroups(ctx)
 	if n.links.Net == nil {
 		return

@@ -29,6 +29,7 @@ const (
 	methodMembers                             // to the leader of a shard: number → nodes
 	methodShards                              // empty → what the node knows of its shards, as JSON
 	methodLeaders                             // empty → term and leader of the node's own groups: see serveLeaders
+	methodQueue                               // number → what waits in the queues of shards that the node leads, as JSON
 	methodFetch   = peer.FirstBulk            // a chunk of a copy of a shard
 )
 

@@ -59,6 +59,7 @@ type Node struct {
 	logon          *logon.Service
 	mailboxes      *mailbox.Service
 	delivery       *delivery.Service
+	queue          atomic.Pointer[delivery.Queue] // nil until startServices
 
 	links      *links
 	secret     []peer.Secret // of the cluster; none on a node that stays alone
@@ -244,6 +245,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodMembers, n.serveMembers)
 	n.links.Handle(methodShards, n.serveShards)
 	n.links.Handle(methodLeaders, n.serveLeaders)
+	n.links.Handle(methodQueue, n.serveQueue)
 	n.links.Handle(methodFetch, n.serveFetch)
 }
 
@@ -437,7 +439,9 @@ func (n *Node) setSettings(ctx context.Context) error {
 func (n *Node) startServices(context.Context) (err error) {
 	n.delivery = delivery.New(delivery.Config{
 		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room, Reachable: n.shards.Reachable,
+		Queue: func() bool { return n.directory.Level() >= directory.LevelQueues },
 	})
+	n.makeQueue()
 	if n.logon, err = logon.New(logon.Config{Directory: n.directory, Logger: n.cfg.Logger, SaltKey: n.saltKey()}); err != nil {
 		return err
 	}
@@ -448,6 +452,7 @@ func (n *Node) startServices(context.Context) (err error) {
 	n.background.Go(func() { n.disk.watch(ctx) })
 	n.background.Go(func() { n.confirm(ctx) })
 	n.background.Go(func() { n.dropRemoved(ctx) })
+	n.background.Go(func() { n.runQueue(ctx) })
 	return n.startCompactor(ctx)
 }
 

@@ -60,6 +60,9 @@ func (n *Node) shardsHere() []admin.Shard {
 			for _, bytes := range live {
 				sh.LiveData += bytes.Bytes
 			}
+			if waiting, oldest, err := st.QueueLength(); err == nil && waiting > 0 {
+				sh.Queued, sh.Oldest = waiting, &oldest
+			}
 		}
 		for _, v := range g.Voters {
 			sh.Replicas = append(sh.Replicas, admin.Replica{Node: v.String()})

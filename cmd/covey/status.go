@@ -43,7 +43,7 @@ func (c *statusCmd) Run(ctx context.Context, io stdio) error {
 		return err
 	}
 	fmt.Fprintln(io.out)
-	return io.table("shard leader term applied commit live state", shardRows(s.Shards))
+	return io.table("shard leader term applied commit live queued state", shardRows(s.Shards))
 }
 
 func peerRows(peers []admin.Peer) [][]string {
@@ -73,10 +73,18 @@ func shardRows(shards []admin.Shard) [][]string {
 		}
 		rows[i] = []string{
 			strconv.FormatUint(uint64(g.ID), 10), leader, strconv.FormatUint(g.Term, 10),
-			strconv.FormatUint(g.Applied, 10), strconv.FormatUint(g.Commit, 10), bytes64(g.LiveData), state,
+			strconv.FormatUint(g.Applied, 10), strconv.FormatUint(g.Commit, 10), bytes64(g.LiveData), queuedText(g), state,
 		}
 	}
 	return rows
+}
+
+// queuedText is how many deliveries wait in a shard, and since when.
+func queuedText(g admin.Shard) string {
+	if g.Oldest == nil {
+		return strconv.Itoa(g.Queued)
+	}
+	return fmt.Sprintf("%d since %s", g.Queued, g.Oldest.Local().Format(time.DateTime))
 }
 
 type versionCmd struct{}

@@ -27,6 +27,7 @@ const (
 	NodeRemove   = "node.remove"   // NodeRequest → NodeMove
 	NodeReplace  = "node.replace"  // NodeRequest → NodeMove
 	ClusterSet   = "cluster.set"   // Settings → Settings
+	QueueList    = "queue.list"    // QueueRequest → QueueAnswer
 	NodeHealth   = "health"        // Empty → Health
 	NodeCheck    = "check"         // Empty → CheckResult
 )
@@ -187,8 +188,43 @@ type Shard struct {
 	Commit   uint64        `json:"commit"`
 	Stopped  string        `json:"stopped,omitempty"` // why the group no longer runs there
 	LiveData int64         `json:"live_bytes"`
-	Wanted   []string      `json:"wanted"` // nodes that should have a replica
+	Queued   int           `json:"queued"`                 // deliveries that wait for other shards
+	Oldest   *time.Time    `json:"queued_since,omitempty"` // the oldest of them
+	Wanted   []string      `json:"wanted"`                 // nodes that should have a replica
 	Replicas []Replica     `json:"replicas"`
+}
+
+// QueueRequest asks for what waits in queues.
+type QueueRequest struct {
+	Limit int `json:"limit,omitempty"` // deliveries; 0: 1,000
+}
+
+// QueueAnswer is what waits in the queues of all shards whose leader answers, those
+// that wait longest first.
+type QueueAnswer struct {
+	Total      int             `json:"total"`
+	Deliveries []Queued        `json:"deliveries"`
+	Silent     []covey.ShardID `json:"silent"` // shards of whose queue nothing can be told now
+}
+
+// Queued is a delivery that waits in the queue of a shard, because the shards of
+// some of its recipients have not taken it.
+type Queued struct {
+	Shard      covey.ShardID     `json:"shard"`
+	Delivery   string            `json:"delivery"`
+	Sender     string            `json:"sender"` // empty: <>
+	Since      time.Time         `json:"since"`
+	Left       int               `json:"left"` // recipients who have not got it
+	Recipients []QueuedRecipient `json:"recipients"`
+	Tries      int               `json:"tries"` // in vain, of the shard's present leader
+	Next       *time.Time        `json:"next,omitempty"`
+	Error      string            `json:"error,omitempty"` // of the last try
+}
+
+// QueuedRecipient is one of them; of very many only the first are told.
+type QueuedRecipient struct {
+	Address string        `json:"address"`
+	Shard   covey.ShardID `json:"shard"`
 }
 
 // CheckResult is what a check found.

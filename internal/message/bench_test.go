@@ -72,6 +72,22 @@ func BenchmarkParse8K(b *testing.B) {
 	}
 }
 
+// BenchmarkParsePlain8K is of text in one part, which is most of it body.
+func BenchmarkParsePlain8K(b *testing.B) {
+	m := []byte("From: a@example.org\r\nTo: b@example.net\r\nSubject: plain\r\nDate: Mon, 02 Jan 2006 15:04:05 -0700\r\n\r\n" +
+		strings.Repeat(strings.Repeat("x", 76)+"\r\n", 104))
+	b.SetBytes(int64(len(m)))
+	b.ReportAllocs()
+	r := bytes.NewReader(m)
+	var p Parser
+	for b.Loop() {
+		r.Reset(m)
+		if _, err := p.Parse(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkDecode(b *testing.B) {
 	s := mustParse(b, string(message8K()))
 	enc := s.Encode()

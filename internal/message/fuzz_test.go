@@ -136,6 +136,45 @@ func readExactly(t testing.TB, r io.Reader, size int64) string {
 	return string(b)
 }
 
+// checkCounts counts again, an octet at a time, what Parse counts by the line or
+// the buffer.
+func checkCounts(t *testing.T, s *Summary, msg []byte) {
+	t.Helper()
+	var lines, long, longest int64
+	var flags Flags
+	eightBit := false
+	for i, c := range msg {
+		crlf := c == '\r' && i+1 < len(msg) && msg[i+1] == '\n'
+		switch {
+		case c == '\n':
+			if i == 0 || msg[i-1] != '\r' {
+				flags |= BareLF
+			}
+			lines++
+			long = 0
+			continue
+		case crlf:
+			continue
+		case c == '\r':
+			flags |= BareCR
+		case c == 0:
+			flags |= HasNUL
+		}
+		eightBit = eightBit || c >= 0x80
+		long++
+		longest = max(longest, long)
+	}
+	if s.Lines != lines || s.LongestLine != longest {
+		t.Fatalf("%d lines, the longest of %d octets; want %d and %d", s.Lines, s.LongestLine, lines, longest)
+	}
+	if got := s.Flags & (BareLF | BareCR | HasNUL); got != flags {
+		t.Fatalf("flags %b, want %b", got, flags)
+	}
+	if got := s.Flags&(EightBitHeader|EightBitBody) != 0; got != eightBit {
+		t.Fatalf("eight-bit %t, want %t", got, eightBit)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, m := range corpus(f) {
 		f.Add(m.data)
@@ -159,6 +198,7 @@ func FuzzParse(f *testing.F) {
 		if len(s.Preview) > MaxPreview || !utf8.ValidString(s.Preview) {
 			t.Fatalf("preview %q", s.Preview)
 		}
+		checkCounts(t, s, msg)
 		checkTree(t, s)
 		checkCode(t, s)
 		checkSections(t, s, msg)

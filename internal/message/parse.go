@@ -116,6 +116,10 @@ func (p *parser) read(r io.Reader, buf []byte) error {
 func (p *parser) consume(b []byte, last, full bool) int {
 	used := 0
 	for used < len(b) {
+		if n := p.skim(b[used:]); n > 0 {
+			used += n
+			continue
+		}
 		i := bytes.IndexByte(b[used:], '\n')
 		if i >= 0 {
 			p.line(b[used:used+i+1], true)
@@ -137,6 +141,51 @@ func (p *parser) consume(b []byte, last, full bool) int {
 		return used
 	}
 	return used
+}
+
+// skim takes lines at the start of b of which only the number, the length and the
+// octets matter: those of a body whose preview is complete, up to one that may be a
+// delimiter. It returns how many octets it took, and does what line would have.
+func (p *parser) skim(b []byte) int {
+	if p.len > 0 || p.top().inHeader || !p.preview.over(p.top().part) {
+		return 0
+	}
+	end := bytes.LastIndexByte(b, '\n') + 1
+	if p.live > 0 {
+		if bytes.HasPrefix(b, []byte("--")) {
+			return 0
+		}
+		if i := bytes.Index(b[:end], []byte("\n--")); i >= 0 {
+			end = i + 1
+		}
+	}
+	if end == 0 {
+		return 0
+	}
+	b = b[:end]
+	ends := 0 // of lines with CR LF
+	lines, longest := 0, 0
+	for rest := b; len(rest) > 0; lines++ {
+		n := bytes.IndexByte(rest, '\n')
+		if p.eol = 1; n > 0 && rest[n-1] == '\r' {
+			p.eol = 2
+			ends++
+		}
+		longest = max(longest, n+1-int(p.eol))
+		rest = rest[n+1:]
+	}
+	f := &p.sum.Flags
+	if ends < lines {
+		*f |= BareLF
+	}
+	if bytes.Count(b, []byte{'\r'}) > ends {
+		*f |= BareCR
+	}
+	p.inspectOctets(b)
+	p.off += int64(end)
+	p.sum.LongestLine = max(p.sum.LongestLine, int64(longest))
+	p.sum.Lines += int64(lines)
+	return end
 }
 
 // line takes a line with its end, or the last line without one (whole), or a
@@ -183,10 +232,16 @@ func (p *parser) inspect(text []byte, eol int64) {
 	if bytes.IndexByte(text, '\r') >= 0 {
 		*f |= BareCR
 	}
-	if bytes.IndexByte(text, 0) >= 0 {
+	p.inspectOctets(text)
+}
+
+// inspectOctets sets the flags that octets call for wherever they stand.
+func (p *parser) inspectOctets(b []byte) {
+	f := &p.sum.Flags
+	if bytes.IndexByte(b, 0) >= 0 {
 		*f |= HasNUL
 	}
-	if !hasEightBit(text) {
+	if !hasEightBit(b) {
 		return
 	}
 	if p.top().inHeader {

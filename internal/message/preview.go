@@ -40,6 +40,14 @@ func (v *preview) add(part *Part, line []byte) {
 	v.raw = append(v.raw, line...)
 }
 
+// over reports whether no line of a part's body would add anything.
+func (v *preview) over(part *Part) bool {
+	if part == v.part {
+		return len(v.raw) >= v.most
+	}
+	return v.filled || !v.wants(part)
+}
+
 func (v *preview) wants(part *Part) bool {
 	if part.Rare != nil && part.Rare.Disposition == "attachment" {
 		return false

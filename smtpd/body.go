@@ -109,36 +109,42 @@ func (b *body) blame(err error) {
 	}
 }
 
-// check looks for octets that may not be in a message, across calls.
+// check looks for octets that may not be in a message, across calls. p is not
+// empty.
 func (b *body) check(p []byte) error {
 	if bytes.IndexByte(p, 0) >= 0 {
 		return errNUL
 	}
-	if b.cr {
-		if b.cr = false; p[0] != '\n' {
-			return errBareNewline
-		}
-		p = p[1:]
+	if b.cr && p[0] != '\n' {
+		return errBareNewline
 	}
-	for {
-		i := bytes.IndexByte(p, '\r')
+	ends := 0 // CR LF
+	last := p[len(p)-1]
+	for rest, cr := p, b.cr; len(rest) > 0; ends++ {
+		i := bytes.IndexByte(rest, '\n')
 		if i < 0 {
-			i = len(p)
+			break
 		}
-		if bytes.IndexByte(p[:i], '\n') >= 0 {
+		if i > 0 {
+			cr = rest[i-1] == '\r'
+		}
+		if !cr {
 			return errBareNewline
 		}
-		switch {
-		case i == len(p):
-			return nil
-		case i+1 == len(p):
-			b.cr = true
-			return nil
-		case p[i+1] != '\n':
-			return errBareNewline
-		}
-		p = p[i+2:]
+		rest, cr = rest[i+1:], false
 	}
+	// With each LF behind a CR, there is a bare CR if there are more of them.
+	crs := bytes.Count(p, []byte{'\r'})
+	if b.cr {
+		crs++
+	}
+	if b.cr = last == '\r'; b.cr {
+		crs--
+	}
+	if crs != ends {
+		return errBareNewline
+	}
+	return nil
 }
 
 // window returns what is in the buffer, at least one octet.

@@ -70,6 +70,7 @@ func (m *machine) apply(e seglog.Command) (*Result, error) {
 	r := m.run(cmd)
 	m.entry.Data = nil
 	m.meta.applied = e.Index
+	e.Data = e.Data[:len(e.Data)-summed(cmd)]
 	m.fold(e, r)
 	return r, nil
 }
@@ -109,6 +110,20 @@ func (m *machine) run(cmd Command) *Result {
 		m.dequeue(&c)
 	}
 	return &r
+}
+
+// summed returns how many octets of a body an encoded command ends with: the
+// checksum in front of them speaks for them.
+func summed(cmd Command) int {
+	switch c := cmd.(type) {
+	case Chunk:
+		return len(c.Data)
+	case Deliver:
+		return len(c.Body.Inline)
+	case Append:
+		return len(c.Body.Inline)
+	}
+	return 0
 }
 
 // fold adds a command and its result to the running hash. Where its bytes lie is

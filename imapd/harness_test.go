@@ -148,19 +148,31 @@ func start(t testing.TB, change func(*rig, *Config)) *rig {
 	if change != nil {
 		change(r, &cfg)
 	}
-	server, err := New(cfg)
-	if err != nil {
+	var err error
+	if r.server, err = New(cfg); err != nil {
 		t.Fatal(err)
+	}
+	door := r.server
+	if throughAnother(t) && cfg.Homes == nil {
+		t.Cleanup(func() {
+			if err := r.server.Close(); err != nil {
+				t.Errorf("close home: %v", err)
+			}
+		})
+		cfg.Homes = &homes{t: t, home: r.server}
+		if door, err = New(cfg); err != nil {
+			t.Fatal(err)
+		}
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.server, r.addr = server, l.Addr().String()
+	r.addr = l.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(l) }()
+	go func() { served <- door.Serve(l) }()
 	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
+		if err := door.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 		if err := <-served; err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,9 +17,11 @@ import (
 // homes sends every session to another server over a connection, as a link
 // between nodes would.
 type homes struct {
-	t    *testing.T
+	t    testing.TB
 	home *Server
 	err  error
+
+	mu   sync.Mutex // guards what follows
 	got  handoff.Login
 	conn net.Conn // the home's end
 }
@@ -36,13 +39,18 @@ func (h *homes) Home(ctx context.Context, service string, l handoff.Login) (net.
 	if err != nil {
 		return nil, err
 	}
-	if h.conn, err = listener.Accept(); err != nil {
+	far, err := listener.Accept()
+	if err != nil {
 		return nil, err
 	}
-	if h.got, err = handoff.Decode(l.Encode()); err != nil || service != Service {
+	got, err := handoff.Decode(l.Encode())
+	if err != nil || service != Service {
 		h.t.Errorf("service %q, login %+v: %v", service, l, err)
 	}
-	h.home.Resume(h.conn, h.got)
+	h.mu.Lock()
+	h.conn, h.got = far, got
+	h.mu.Unlock()
+	h.home.Resume(far, got)
 	return near, handoff.Await(ctx, near)
 }
 
@@ -130,5 +138,34 @@ func TestShutdownOfTheFront(t *testing.T) {
 	}
 	if rest, err := io.ReadAll(c.br); !strings.HasSuffix(string(rest), farewell) || err != nil {
 		t.Errorf("got %q, %v", rest, err)
+	}
+}
+
+// throughAnother reports whether the clients of a test come through another node.
+func throughAnother(t testing.TB) bool { return strings.HasPrefix(t.Name(), "TestI40_") }
+
+// I-40: a session that another node lets in and passes on is, octet by octet, like
+// one here. Left out is what has a server, a connection or a session of its own in
+// hand, and what fails before a log-in.
+func TestI40_ThroughAnotherNode(t *testing.T) {
+	for name, test := range map[string]func(*testing.T){
+		"Dialogue": TestDialogue, "DefaultFolders": TestDefaultFolders, "CopyMoveUID": TestCopyMoveUID, "CreateWithUse": TestCreateWithUse,
+		"AppendAnswersWhatFollows": TestAppendAnswersWhatFollows, "AuthenticateRefused": TestAuthenticateRefused, "ClearTextPolicy": TestClearTextPolicy,
+		"ExtendedList": TestExtendedList, "ExtendedSearch": TestExtendedSearch, "FailingShard": TestFailingShard, "FetchDamaged": TestFetchDamaged,
+		"FetchItems": TestFetchItems, "FetchKeepsOrder": TestFetchKeepsOrder, "FetchLargeParts": TestFetchLargeParts, "FetchNeedsMailbox": TestFetchNeedsMailbox,
+		"FrontCapabilities": TestFrontCapabilities, "LoginByEveryWay": TestLoginByEveryWay, "NamesOnTheWire": TestNamesOnTheWire, "PipelinedLogin": TestPipelinedLogin,
+		"Quota": TestQuota, "ReadOnly": TestReadOnly, "Search": TestSearch, "StoreOfWhatIsSet": TestStoreOfWhatIsSet, "StoreTellsWhatOthersDid": TestStoreTellsWhatOthersDid,
+		"Defect01": TestDefect01_RefusedLiteralIsNotRun, "Defect02": TestDefect02_MultipartWithoutParts, "Defect04": TestDefect04_NestedMessages,
+		"Defect05": TestDefect05_HugePartial, "Defect06": TestDefect06_Ampersand, "Defect07": TestDefect07_DoneInLowerCase,
+		"Defect08": TestDefect08_ManyNewMessages, "Defect09": TestDefect09_EveryStatusItem,
+		"I03": TestI03_ManyLiterals, "I04": TestI04_LongLine, "I05": TestI05_Nesting, "I06": TestI06_MalformedLiterals, "I07": TestI07_MessageTooBig,
+		"I08": TestI08_EmptyMessage, "I09": TestI09_MessageThatDoesNotArrive, "I11": TestI11_WrongTimeForTLSAndLogin, "I12": TestI12_CompressIsNotOffered,
+		"I13": TestI13_BadCommands, "I14": TestI14_FailedLoginsReadTheSame, "I15": TestI15_Sets, "I16": TestI16_FetchWhatIsNotThere, "I17": TestI17_Idle,
+		"I19": TestI19_ManySessionsOfOneUser, "I20": TestI20_ManyWildcards, "I22": TestI22_Names, "I23": TestI23_CreateDeleteRename, "I24": TestI24_MissingAndFull,
+		"I25": TestI25_Flags, "I26": TestI26_Sections, "I27": TestI27_CondstoreIsNotOffered, "I28": TestI28_QresyncIsNotOffered,
+		"I29": TestI29_TwoSessionsSeeEachOther, "I29_Models": TestI29_ModelsNeverDiverge, "I30": TestI30_OtherUsers, "I31": TestI31_MailboxGoneWhileSelected,
+		"I32": TestI32_ManyUsersAtOnce, "I33": TestI33_SeveralMessagesAreNotOffered, "I34": TestI34_EightBit, "I35": TestI35_IDEnableNamespace,
+	} {
+		t.Run(name, test)
 	}
 }

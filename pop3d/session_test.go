@@ -229,7 +229,7 @@ func TestTransaction(t *testing.T) {
 		t.Errorf("the password is in the log: %s", log)
 	}
 	var m dto.Metric
-	if err := s.cfg.Metrics.Removed.Write(&m); err != nil || m.GetCounter().GetValue() != 1 {
+	if err := s.home.cfg.Metrics.Removed.Write(&m); err != nil || m.GetCounter().GetValue() != 1 {
 		t.Errorf("counted %v removed, %v", m.GetCounter().GetValue(), err)
 	}
 }

@@ -147,6 +147,7 @@ func (s *scramServer) Next(response []byte) ([]byte, bool, error) {
 // A stand is a server on loopback over mail in memory.
 type stand struct {
 	*Server
+	home  *Server // where sessions run; the same, but for throughAnother
 	mail  *mailboxtest.Cluster
 	logon *fakeLogon
 	addr  string
@@ -205,6 +206,18 @@ func standWithout(t testing.TB, set func(*Config)) *stand {
 	var err error
 	if s.Server, err = New(cfg); err != nil {
 		t.Fatal(err)
+	}
+	s.home = s.Server
+	if throughAnother(t) && cfg.Homes == nil {
+		t.Cleanup(func() {
+			if err := s.home.Close(); err != nil {
+				t.Errorf("close home: %v", err)
+			}
+		})
+		cfg.Homes = &homes{t: t, home: s.home}
+		if s.Server, err = New(cfg); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }

@@ -8,12 +8,14 @@
 package handoff
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -210,27 +212,49 @@ func (r *Relay) stopped() bool {
 	return was
 }
 
-// A tail is a connection that remembers whether the last line written to it is
-// complete.
+// A tail is a connection that remembers how the last line written to it begins,
+// and whether it is complete.
 type tail struct {
 	net.Conn
 	n    int64
-	last byte
+	line []byte // at most lineStart octets of it
+	over bool   // it is complete
 }
+
+const lineStart = 32
 
 // Write implements io.Writer.
 func (t *tail) Write(p []byte) (int, error) {
 	n, err := t.Conn.Write(p)
-	if t.n += int64(n); n > 0 {
-		t.last = p[n-1]
-	}
+	t.n += int64(n)
+	t.note(p[:n])
 	return n, err
 }
 
-// say writes a line unless it would land in the middle of another.
-func (t *tail) say(line string) {
-	if t.n > 0 && t.last != '\n' {
+func (t *tail) note(p []byte) {
+	if len(p) == 0 {
 		return
+	}
+	last := bytes.TrimSuffix(p, []byte("\n"))
+	if i := bytes.LastIndexByte(last, '\n'); i >= 0 {
+		last, t.line = last[i+1:], t.line[:0]
+	} else if t.over {
+		t.line = t.line[:0]
+	}
+	t.line = append(t.line, last[:min(len(last), lineStart-len(t.line))]...)
+	t.over = p[len(p)-1] == '\n'
+}
+
+// say writes a line unless it would land in the middle of another, or one that
+// begins with the same two words was the last.
+func (t *tail) say(line string) {
+	if t.n > 0 && !t.over {
+		return
+	}
+	first, rest, _ := strings.Cut(line, " ")
+	second, _, _ := strings.Cut(rest, " ")
+	if bytes.HasPrefix(t.line, []byte(first+" "+second+" ")) {
+		return // the home has said it, and broke off with something unread
 	}
 	_ = t.SetWriteDeadline(time.Now().Add(answerTime))
 	_, _ = io.WriteString(t.Conn, line) // the client may be gone

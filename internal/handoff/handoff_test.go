@@ -162,6 +162,39 @@ func TestDeadHome(t *testing.T) {
 	}
 }
 
+// What the home has said for itself is not said again, however it came.
+func TestFarewellIsSaidOnce(t *testing.T) {
+	for _, tt := range []struct {
+		writes []string
+		want   string
+	}{
+		{nil, "* BYE [UNAVAILABLE] gone\r\n"},
+		{[]string{"* OK\r\n"}, "* OK\r\n* BYE [UNAVAILABLE] gone\r\n"},
+		{[]string{"* BYE [UNAVAILABLE] moved\r\n"}, "* BYE [UNAVAILABLE] moved\r\n"},
+		{[]string{"* OK\r\n* B", "YE [UNAVAILABLE] mo", "ved\r", "\n"}, "* OK\r\n* BYE [UNAVAILABLE] moved\r\n"},
+		{[]string{"* BYE [UNAVAILABLE] moved\r\n", "* OK\r\n"}, "* BYE [UNAVAILABLE] moved\r\n* OK\r\n* BYE [UNAVAILABLE] gone\r\n"},
+		{[]string{"* 1 FETCH (BODY[] {9}\r\nhalf"}, "* 1 FETCH (BODY[] {9}\r\nhalf"},
+	} {
+		near, far := net.Pipe()
+		got := make(chan string, 1)
+		go func() {
+			b, _ := io.ReadAll(far) // ends with Close
+			got <- string(b)
+		}()
+		out := tail{Conn: near}
+		for _, w := range tt.writes {
+			if _, err := io.WriteString(&out, w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out.say("* BYE [UNAVAILABLE] gone\r\n")
+		_ = near.Close() // a pipe has no errors
+		if g := <-got; g != tt.want {
+			t.Errorf("after %q: %q, want %q", tt.writes, g, tt.want)
+		}
+	}
+}
+
 func TestClientGoes(t *testing.T) {
 	client, home, _, done := stand(t)
 	_ = client.Close()

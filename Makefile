@@ -50,9 +50,11 @@ bench-rows-short:
 	go run ./test/figures peers -short
 	go run ./test/figures cluster -short
 
-# The real binary with real clients: curl, swaks, mbsync, Python's libraries.
+# The real binary with real clients: curl, swaks, mbsync, Python's libraries; and
+# what takes long with several nodes in one process.
 scenarios:
 	COVEY_SCENARIOS=1 go test -count=1 -timeout 10m ./test/...
+	go test -count=1 -timeout 15m ./node/nodetest -long
 
 # Needs root: loop-mounted ext4, shut down without a log flush.
 powercut:

@@ -27,16 +27,26 @@ const tendEvery = time.Second
 type leaders struct {
 	mu   sync.Mutex
 	news map[covey.ShardID]replica.Leadership
+	here map[covey.ShardID]covey.NodeID // as this node's own groups say
 	wake chan struct{}
 }
 
 func newLeaders() *leaders {
-	return &leaders{news: make(map[covey.ShardID]replica.Leadership), wake: make(chan struct{}, 1)}
+	return &leaders{
+		news: make(map[covey.ShardID]replica.Leadership), here: make(map[covey.ShardID]covey.NodeID), wake: make(chan struct{}, 1),
+	}
+}
+
+// known reports whether a group of this node knows its leader.
+func (l *leaders) known(id covey.ShardID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.here[id] != 0
 }
 
 func (l *leaders) put(news replica.Leadership) {
 	l.mu.Lock()
-	l.news[news.Group] = news
+	l.news[news.Group], l.here[news.Group] = news, news.Leader
 	l.mu.Unlock()
 	select {
 	case l.wake <- struct{}{}:
@@ -148,7 +158,10 @@ func (n *Node) seeds() (addrs []string) {
 // heardLeader takes in what gossip says of a leader. Of its own groups a node knows
 // better, and who is no member of the cluster leads nothing.
 func (n *Node) heardLeader(l membership.Leader) {
-	if m, ok := n.directory.Node(l.Node); ok && m.State != directory.Removed && l.Node != n.folder.id && l.Quorum {
+	if l.Node == n.folder.id || !l.Quorum || n.leaders.known(l.Shard) {
+		return
+	}
+	if m, ok := n.directory.Node(l.Node); ok && m.State != directory.Removed {
 		n.table.Hear(l.Shard, l.Term, l.Node)
 	}
 }
@@ -177,7 +190,7 @@ func (n *Node) kickTend() {
 
 // tend keeps this node as the directory wants it, until ctx ends.
 func (n *Node) tend(ctx context.Context) {
-	w := &watchers{n: n, ends: make(map[covey.NodeID]context.CancelFunc)}
+	w := newWatchers(n)
 	defer w.done.Wait() // they end with ctx
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
@@ -214,18 +227,19 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 	if g := n.links.gossip.Load(); g != nil {
 		n.relearn(g.Leaders())
 		g.SetLoad(n.load())
-		for _, m := range g.Members() {
-			if !slices.Contains(ids, m.ID) && m.ID != n.folder.id {
-				g.Forget(m.ID)
-			}
-		}
+		w.forgetStrangers(g, ids)
 	}
 	n.reconciler.Kick()
 }
 
-// relearn takes from gossip who leads shards of which this node reaches no leader:
-// gossip tells what is new, and to it this is not.
+// relearn takes from this node's own groups, and from gossip, who leads shards of
+// which it reaches no leader: both tell what is new, and to them this is not.
 func (n *Node) relearn(heard map[covey.ShardID]membership.Leader) {
+	for _, g := range n.host.Status() {
+		if g.Leader != 0 {
+			n.table.Learn(g.Group, g.Term, g.Leader)
+		}
+	}
 	for id, l := range heard {
 		if n.table.Leaderless(id) {
 			n.heardLeader(l)

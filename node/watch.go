@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/membership"
 )
 
 const (
@@ -25,6 +27,31 @@ type watchers struct {
 	mu   sync.Mutex
 	ends map[covey.NodeID]context.CancelFunc
 	done sync.WaitGroup
+
+	strangers map[covey.NodeID]bool // that were warned of; of forgetStrangers
+}
+
+func newWatchers(n *Node) *watchers {
+	return &watchers{n: n, ends: make(map[covey.NodeID]context.CancelFunc), strangers: make(map[covey.NodeID]bool)}
+}
+
+// maxStrangers bounds how many are warned of one by one.
+const maxStrangers = 64
+
+// forgetStrangers has gossip forget who is no member of the cluster: a node that
+// was removed, or somebody who has come by the key.
+func (w *watchers) forgetStrangers(g *membership.Gossip, members []covey.NodeID) {
+	for _, m := range g.Members() {
+		if m.ID == w.n.folder.id || slices.Contains(members, m.ID) {
+			continue
+		}
+		if !w.strangers[m.ID] && len(w.strangers) < maxStrangers {
+			w.strangers[m.ID] = true
+			w.n.log.Warn("somebody gossips who is no member of the cluster: a node that was removed and still runs, or one that has the key and should not",
+				"id", m.ID.String(), "gossip", m.Gossip, "state", m.State.String())
+		}
+		g.Forget(m.ID)
+	}
 }
 
 // watch makes one watcher for each of the nodes and ends the others.

@@ -62,6 +62,20 @@ func (d *Dialogue) Write(lines ...string) error {
 	return err
 }
 
+// Ask sends a line and returns the last line of the reply, as SMTP, IMAP and POP3
+// end one; IMAP's tag is "a".
+func (d *Dialogue) Ask(line string) (string, error) {
+	if err := d.Write(line); err != nil {
+		return "", err
+	}
+	for {
+		got, err := d.line()
+		if err != nil || !strings.HasPrefix(got, "* ") && (len(got) < 4 || got[3] != '-') {
+			return got, err
+		}
+	}
+}
+
 // A Refusal is a reply that says no.
 type Refusal struct{ Code, Text string }
 

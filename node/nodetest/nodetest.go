@@ -47,6 +47,10 @@ type Options struct {
 	// Configure changes the configuration of each node that is made. nil: nobody
 	// wants to.
 	Configure func(*node.Config)
+
+	// Beside has the cluster share network and secret with another, whose nodes it
+	// otherwise knows nothing of. nil: it has its own.
+	Beside *Cluster
 }
 
 // A Cluster is made of nodes that know the same secret. Its methods are for one
@@ -58,6 +62,7 @@ type Cluster struct {
 	secret string // file
 	gossip *membershiptest.Net
 	wires  *wires
+	hosts  *int // in the network so far
 	nodes  []*Node
 }
 
@@ -84,27 +89,37 @@ func New(t testing.TB, opts Options) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seed := uint64(time.Now().UnixNano())
-	c := &Cluster{
-		t: t, opts: opts, dir: dir, wires: newWires(), secret: filepath.Join(dir, "secret"),
-		gossip: membershiptest.New(seed, simnet.Weather{MinDelay: 50 * time.Microsecond, MaxDelay: time.Millisecond}),
-	}
+	c := &Cluster{t: t, opts: opts, dir: dir}
 	if c.opts.Shards == 0 {
 		c.opts.Shards = 4
 	}
-	writeSecret(t, c.secret)
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { c.gossip.Run(ctx) })
 	t.Cleanup(func() {
-		c.end()
-		cancel()
-		running.Wait()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
+	if b := opts.Beside; b != nil {
+		c.wires, c.secret, c.gossip, c.hosts = b.wires, b.secret, b.gossip, b.hosts
+	} else {
+		c.network()
+	}
+	t.Cleanup(c.end)
 	return c
+}
+
+// network makes what nodes have in common, and runs it until the test ends.
+func (c *Cluster) network() {
+	c.t.Helper()
+	c.wires, c.hosts, c.secret = newWires(), new(int), filepath.Join(c.dir, "secret")
+	c.gossip = membershiptest.New(uint64(time.Now().UnixNano()), simnet.Weather{MinDelay: 50 * time.Microsecond, MaxDelay: time.Millisecond})
+	writeSecret(c.t, c.secret)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { c.gossip.Run(ctx) })
+	c.t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
 }
 
 // writeSecret makes a secret for the nodes of a cluster.
@@ -138,7 +153,8 @@ func (c *Cluster) end() {
 // that are there; the first of all makes the cluster.
 func (c *Cluster) Node() *Node {
 	c.t.Helper()
-	n := &Node{cluster: c, number: len(c.nodes) + 1}
+	*c.hosts++
+	n := &Node{cluster: c, number: *c.hosts}
 	n.ip = fmt.Sprintf("10.0.0.%d", n.number)
 	dir := filepath.Join(c.dir, fmt.Sprint("n", n.number))
 	cfg := node.DefaultConfig(dir, 0)
@@ -336,8 +352,8 @@ func (n *Node) Name() string { return n.ID().String() }
 // PeerAddr is where other nodes reach it.
 func (n *Node) PeerAddr() string { return n.Config.Listen.Peer[0] }
 
-// Log returns what the node has logged, in all its lives.
-func (n *Node) Log() string { return n.log.String() }
+// Logged reports whether the node has logged a text, in any of its lives.
+func (n *Node) Logged(text string) bool { return strings.Contains(n.log.String(), text) }
 
 // Call runs an operation on a node; it must succeed.
 func Call[Resp any](t testing.TB, n *Node, op string, req any) Resp {

@@ -29,17 +29,19 @@ func newConfirmed() confirmed {
 	return confirmed{mu: new(sync.Mutex), ids: make(map[covey.ShardID][]covey.DeliveryID), stale: make(map[covey.ShardID]bool)}
 }
 
-func (c confirmed) add(shard covey.ShardID, ids ...covey.DeliveryID) {
+// add returns what fell off.
+func (c confirmed) add(shard covey.ShardID, ids ...covey.DeliveryID) (off []covey.DeliveryID) {
 	if len(ids) == 0 {
-		return
+		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	all := append(c.ids[shard], ids...)
 	if over := len(all) - maxConfirmed; over > 0 {
-		all = append([]covey.DeliveryID(nil), all[over:]...)
+		off, all = all[:over:over], append([]covey.DeliveryID(nil), all[over:]...)
 	}
 	c.ids[shard] = all
+	return off
 }
 
 // take returns confirmations to send to the shard and forgets them.
@@ -75,9 +77,15 @@ func (c confirmed) waiting() []covey.ShardID {
 // it went on with the session. Until then a message with the same bytes is taken
 // for a resend and is not stored again.
 func (s *Service) Confirm(r Receipt) {
+	s.senders.hear(r.ID, r.shards)
 	for _, shard := range r.shards {
-		s.confirmed.add(shard, r.ID)
+		s.confirm(shard, r.ID)
 	}
+}
+
+// confirm has a shard told with what goes there next.
+func (s *Service) confirm(shard covey.ShardID, ids ...covey.DeliveryID) {
+	s.senders.told(shard, s.confirmed.add(shard, ids...))
 }
 
 // confirmTimeout bounds how long telling a shard may take.
@@ -106,7 +114,9 @@ func (s *Service) flush(ctx context.Context) {
 	for _, shard := range s.confirmed.waiting() {
 		ids := s.confirmed.take(shard)
 		if _, err := s.cfg.Shards.Propose(ctx, shard, storage.Confirm{IDs: ids, Remember: s.cfg.Queue()}); err != nil {
-			s.confirmed.add(shard, ids...)
+			s.confirm(shard, ids...)
+		} else {
+			s.senders.told(shard, ids)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/covey-mail/covey"
@@ -22,6 +23,11 @@ type Envelope struct {
 	// whose shard cannot take the message now are then left to the queue of a shard
 	// that did take it. Without it each has its own outcome, as in LMTP.
 	Together bool
+
+	// Here reports whether the sender is still connected and its host takes what is
+	// written to it. It may be called by any goroutine, also after the
+	// end of the connection. Nil: that cannot be told.
+	Here func() bool
 }
 
 // A Receipt is what became of a transaction.
@@ -53,6 +59,9 @@ func (s *Service) Deliver(ctx context.Context, e Envelope, data io.Reader) (Rece
 	p.cutLoops(sum, e.Recipients)
 	s.commit(ctx, e, p, up)
 	rec := Receipt{ID: up.ID(), Size: sum.Size, Outcomes: p.outcomes(e.Recipients)}
+	if slices.ContainsFunc(rec.Outcomes, func(err error) bool { return err != nil && temporary(err) }) {
+		s.senders.leave(rec.ID) // it comes again
+	}
 	for _, d := range p.parts {
 		switch {
 		case d.queued:
@@ -69,6 +78,9 @@ func (s *Service) commit(ctx context.Context, e Envelope, p *plan, up *mailbox.U
 	cmd := storage.Deliver{
 		ID: up.ID(), Time: s.cfg.Now(), Hash: fingerprint(e.From, up.Sum()),
 		Summary: up.Summary().Encode(), Body: up.Body(),
+	}
+	if cmd.Asks = s.cfg.Queue(); cmd.Asks {
+		s.senders.enter(&sender{id: cmd.ID, hash: cmd.Hash, shards: p.shards(), here: e.Here})
 	}
 	for i := range p.parts {
 		p.parts[i].err = up.Err(p.parts[i].shard)
@@ -128,9 +140,11 @@ func (s *Service) commitPart(ctx context.Context, part *part, cmd storage.Delive
 	cmd.Recipients = part.rcpts
 	cmd.Confirmed = s.confirmed.take(part.shard)
 	cmd.Remember = len(cmd.Confirmed) > 0 && s.cfg.Queue()
-	_, part.err = s.cfg.Mailboxes.Insist(ctx, part.shard, cmd)
+	part.err = s.settle(ctx, part.shard, cmd)
 	if part.err != nil {
-		s.confirmed.add(part.shard, cmd.Confirmed...)
+		s.confirm(part.shard, cmd.Confirmed...)
+	} else {
+		s.senders.told(part.shard, cmd.Confirmed)
 	}
 }
 

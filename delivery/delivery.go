@@ -49,6 +49,9 @@ type Config struct {
 	// every one does.
 	Queue func() bool
 
+	// Ask has Apart called on another node. Nil: there is none.
+	Ask func(ctx context.Context, node covey.NodeID, hash [16]byte, shard covey.ShardID) ([]covey.DeliveryID, error)
+
 	Now func() time.Time // nil: time.Now
 }
 
@@ -56,6 +59,7 @@ type Config struct {
 type Service struct {
 	cfg       Config
 	confirmed confirmed
+	senders   senders
 }
 
 // New returns a Service. It does no I/O.
@@ -75,7 +79,7 @@ func New(cfg Config) *Service {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, confirmed: newConfirmed()}
+	return &Service{cfg: cfg, confirmed: newConfirmed(), senders: newSenders()}
 }
 
 // A Recipient is one accepted recipient of a transaction.

@@ -30,6 +30,7 @@ const (
 	methodShards                              // empty → what the node knows of its shards, as JSON
 	methodLeaders                             // empty → term and leader of the node's own groups: see serveLeaders
 	methodQueue                               // number → what waits in the queues of shards that the node leads, as JSON
+	methodApart                               // hash, shard → deliveries of the node whose senders are there: see delivery.Service.Apart
 	methodFetch   = peer.FirstBulk            // a chunk of a copy of a shard
 )
 

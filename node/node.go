@@ -440,7 +440,11 @@ func (n *Node) startServices(context.Context) (err error) {
 	n.delivery = delivery.New(delivery.Config{
 		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room, Reachable: n.shards.Reachable,
 		Queue: func() bool { return n.directory.Level() >= directory.LevelQueues },
+		Ask:   n.askApart,
 	})
+	if n.links.Net != nil {
+		n.links.Handle(methodApart, n.serveApart)
+	}
 	n.makeQueue()
 	if n.logon, err = logon.New(logon.Config{Directory: n.directory, Logger: n.cfg.Logger, SaltKey: n.saltKey()}); err != nil {
 		return err

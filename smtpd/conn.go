@@ -73,6 +73,8 @@ type conn struct {
 	idle    int    // likewise
 	refused int    // in all
 
+	here func() bool // raw.Here
+
 	// unheard are receipts whose positive reply was written and perhaps not
 	// received.
 	unheard []delivery.Receipt
@@ -415,6 +417,9 @@ func (c *conn) Close() error {
 	}
 	c.closed = true
 	c.cancel()
+	for _, r := range c.unheard {
+		c.srv.svc.Delivery.Lost(r)
+	}
 	flushed := c.out.Flush() == nil
 	if c.linger && flushed {
 		c.hearOut()

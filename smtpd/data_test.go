@@ -262,12 +262,12 @@ func TestConfirm(t *testing.T) {
 	for _, x := range []struct {
 		name, script string
 		outcome      error
-		want         int
+		want, lost   int
 	}{
-		{"next command", "> NOOP\n< 250", nil, 1},
-		{"QUIT", "> QUIT\n< 221", nil, 1},
-		{"nothing more", "", nil, 0},
-		{"temporary failure for another", "> NOOP\n< 250", covey.Errorf(covey.Unknown, "maybe"), 0},
+		{"next command", "> NOOP\n< 250", nil, 1, 0},
+		{"QUIT", "> QUIT\n< 221", nil, 1, 0},
+		{"nothing more", "", nil, 0, 1},
+		{"temporary failure for another", "> NOOP\n< 250", covey.Errorf(covey.Unknown, "maybe"), 0, 0},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			r := newRig(t)
@@ -276,8 +276,8 @@ func TestConfirm(t *testing.T) {
 			c.run(opening + "> RCPT TO:<alice@example.org>\n< 250\n> DATA\n< 354\n> .\n< 250\n< 2|4\n" + x.script)
 			c.Close()
 			waitFor(t, "end of session", func() bool { return strings.Contains(r.log.String(), "msg=session") })
-			if got := r.mail.messages()[0].Confirms; got != x.want {
-				t.Errorf("%d confirmations, want %d", got, x.want)
+			if got := r.mail.messages()[0]; got.Confirms != x.want || got.Losses != x.lost {
+				t.Errorf("%d times confirmed, %d times lost; want %d, %d", got.Confirms, got.Losses, x.want, x.lost)
 			}
 		})
 	}

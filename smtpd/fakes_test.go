@@ -38,6 +38,7 @@ type delivered struct {
 	Body     string
 	Receipt  covey.DeliveryID
 	Confirms int
+	Losses   int
 }
 
 // A mailroom is a Delivery in memory. example.org is its only domain, with the
@@ -129,6 +130,16 @@ func (m *mailroom) Confirm(r delivery.Receipt) {
 	for i := range m.mail {
 		if m.mail[i].Receipt == r.ID {
 			m.mail[i].Confirms++
+		}
+	}
+}
+
+func (m *mailroom) Lost(r delivery.Receipt) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.mail {
+		if m.mail[i].Receipt == r.ID {
+			m.mail[i].Losses++
 		}
 	}
 }

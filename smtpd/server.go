@@ -169,7 +169,7 @@ func (e *endpoint) Addr() net.Addr { return e.l.Addr() }
 // enter makes the guard of a connection, nil if the server is closed.
 func (s *Server) enter(k Kind, raw *serve.Conn) *conn {
 	c := &conn{srv: s, kind: k, id: randomID(), born: s.cfg.Now(), raw: raw, net: raw}
-	c.s = &session{c: c}
+	c.s, c.here = &session{c: c}, raw.Here
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.in = s.inputs.Get().(*bufio.Reader)
 	c.in.Reset(input{c})

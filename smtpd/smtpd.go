@@ -75,6 +75,10 @@ type Delivery interface {
 	// Confirm says that the positive reply for r reached the sender.
 	Confirm(r delivery.Receipt)
 
+	// Lost says that the sender of r is gone and may not have the reply. Every
+	// receipt without a temporary outcome is given to Confirm or to Lost.
+	Lost(r delivery.Receipt)
+
 	// Room returns covey.DiskFull while nothing can be stored. It does not block.
 	Room() error
 }

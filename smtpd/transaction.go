@@ -164,10 +164,12 @@ func (s *session) transfer(f framing) ([]error, error) {
 			s.c.bye(replyTooBig, "message without end")
 			s.c.linger = true
 		}
+		s.c.srv.svc.Delivery.Lost(receipt)
 		return nil, fault
 	case err != nil:
 		return nil, s.refuse(atData, err)
 	case len(receipt.Outcomes) != len(s.tx.rcpts):
+		s.c.srv.svc.Delivery.Lost(receipt)
 		return nil, s.refuse(atData, fmt.Errorf("%d outcomes for %d recipients", len(receipt.Outcomes), len(s.tx.rcpts)))
 	}
 	s.c.errors, s.c.idle = 0, 0
@@ -189,7 +191,7 @@ func (s *session) deliver(data io.Reader) (delivery.Receipt, error) {
 		header, data = append(header, fields...), rest
 	}
 	receipt, err := s.c.srv.svc.Delivery.Deliver(s.c.ctx, delivery.Envelope{
-		From: s.tx.from, Recipients: s.tx.rcpts, Header: header, Together: s.c.kind != LMTP,
+		From: s.tx.from, Recipients: s.tx.rcpts, Header: header, Together: s.c.kind != LMTP, Here: s.c.here,
 	}, data)
 	s.tx.receipt = receipt
 	return receipt, err

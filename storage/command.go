@@ -54,6 +54,11 @@ type Abort struct {
 // an unconfirmed delivery into the same mailbox within the last five days of
 // command time: a resend after a lost reply.
 //
+// An unconfirmed delivery may also be one whose sender is still there, and sends the
+// same bytes a second time on purpose. A front node that Asks can tell: where
+// a message lies of which neither Apart nor Lost speaks, nothing is done, and
+// Result.Doubts names it.
+//
 // One that comes from a queue is Late: its message may have come by another way
 // meanwhile, and the sender may have heard so. Where it came since Time, it is
 // recognised by its Hash even so, as long as that is remembered.
@@ -65,7 +70,10 @@ type Deliver struct {
 	Confirmed  []covey.DeliveryID // deliveries whose positive reply reached the sender; forgotten
 	Remember   bool               // where what is Confirmed came to lie is remembered, for what comes Late
 	Late       bool
-	Summary    []byte // of the message without prefixes; opaque here
+	Asks       bool
+	Apart      []covey.DeliveryID // if Asks: deliveries that this one is no resend of, their senders being there
+	Lost       []covey.DeliveryID // likewise: whose senders may come again
+	Summary    []byte             // of the message without prefixes; opaque here
 	Body       Body
 }
 
@@ -199,12 +207,13 @@ func (Dequeue) command()       {}
 
 // A Result is the outcome of a command.
 type Result struct {
-	Err       error        // carries a covey.Kind; if not nil, nothing changed
-	Placed    []Placed     // Deliver: one per recipient in order; Append: one; Copy: one per message, in order of source UID
-	UIDs      []UIDRange   // StoreFlags: those changed or already so; Expunge, Copy with Move: those gone
-	Conflicts []UIDRange   // StoreFlags: those left for UnchangedSince
-	Mailbox   Mailbox      // CreateMailbox: the mailbox; Append, Copy: the destination
-	ModSeq    covey.ModSeq // of the change: to the source by a Copy with Move, else to the mailbox that got or holds the messages; 0 if nothing changed, and for Deliver
+	Err       error              // carries a covey.Kind; if not nil, nothing changed
+	Doubts    []covey.DeliveryID // Deliver: not done, for want of knowing about these; at most MaxDoubts
+	Placed    []Placed           // Deliver: one per recipient in order; Append: one; Copy: one per message, in order of source UID
+	UIDs      []UIDRange         // StoreFlags: those changed or already so; Expunge, Copy with Move: those gone
+	Conflicts []UIDRange         // StoreFlags: those left for UnchangedSince
+	Mailbox   Mailbox            // CreateMailbox: the mailbox; Append, Copy: the destination
+	ModSeq    covey.ModSeq       // of the change: to the source by a Copy with Move, else to the mailbox that got or holds the messages; 0 if nothing changed, and for Deliver
 }
 
 // Placed says where a message came to lie.

@@ -39,7 +39,7 @@ func (r decoder) command(typ byte) Command {
 	case typeAbort:
 		return Abort{Upload: r.delivery()}
 	case typeDeliver:
-		return r.deliver()
+		return r.deliver(0)
 	case typeAppend:
 		return Append{
 			Account: r.account(), Mailbox: r.String(), Time: r.time(), Date: r.time(),
@@ -82,12 +82,10 @@ func (r decoder) command2(typ byte) Command {
 	switch typ {
 	case typeDeliver:
 		f := r.Byte()
-		if f == 0 || f&^(flagLate|flagRemember) != 0 {
+		if f == 0 || f&^(flagLate|flagRemember|flagAsks) != 0 {
 			r.Fail("unknown flags of a delivery")
 		}
-		c := r.deliver()
-		c.Late, c.Remember = f&flagLate != 0, f&flagRemember != 0
-		return c
+		return r.deliver(f)
 	case typeConfirm:
 		return Confirm{IDs: r.deliveries(), Remember: true}
 	case typeEnqueue:
@@ -99,8 +97,11 @@ func (r decoder) command2(typ byte) Command {
 	return nil
 }
 
-func (r decoder) deliver() Deliver {
-	c := Deliver{ID: r.delivery(), Time: r.time()}
+func (r decoder) deliver(flags byte) Deliver {
+	c := Deliver{
+		Late: flags&flagLate != 0, Remember: flags&flagRemember != 0, Asks: flags&flagAsks != 0,
+		ID: r.delivery(), Time: r.time(),
+	}
 	copy(c.Hash[:], r.Raw(len(c.Hash)))
 	if n := r.Count(3); n > 0 {
 		c.Recipients = make([]Recipient, n)
@@ -109,18 +110,24 @@ func (r decoder) deliver() Deliver {
 		}
 	}
 	c.Confirmed = r.deliveries()
+	if c.Asks {
+		c.Apart, c.Lost = r.deliveries(), r.deliveries()
+	}
 	c.Summary, c.Body = r.Bytes(), r.body()
 	return c
 }
 
-func (r decoder) deliveries() []covey.DeliveryID {
+func (r decoder) deliveries() []covey.DeliveryID { return ReadDeliveryIDs(r.Reader) }
+
+// ReadDeliveryIDs reads what AppendDeliveryIDs wrote; nil for an empty list.
+func ReadDeliveryIDs(r *wire.Reader) []covey.DeliveryID {
 	n := r.Count(3)
 	if n == 0 {
 		return nil
 	}
 	ids := make([]covey.DeliveryID, n)
 	for i := range ids {
-		ids[i] = r.delivery()
+		ids[i] = decoder{r}.delivery()
 	}
 	return ids
 }

@@ -10,6 +10,9 @@ import (
 // maxPrefix bounds the header lines of one recipient's copy, in octets.
 const maxPrefix = 1024
 
+// MaxDoubts bounds Result.Doubts.
+const MaxDoubts = 64
+
 // deliver applies a Deliver.
 func (m *machine) deliver(c *Deliver, r *Result) error {
 	if d := m.unconfirmed.byID[c.ID]; d != nil && !mutant.Is(mutant.NoDedupe) {
@@ -27,6 +30,9 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 	}
 	if err := m.checkRecipients(c); err != nil {
 		return err
+	}
+	if r.Doubts = m.doubts(c); len(r.Doubts) > 0 && !mutant.Is(mutant.NoDedupe) {
+		return nil
 	}
 	m.confirm(c.Confirmed, c.Remember)
 	if c.Body.Chunks > 0 {
@@ -57,6 +63,27 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 		index: m.entry.Index, id: c.ID, time: m.meta.clock, hash: c.Hash, placed: slices.Clone(r.Placed), spent: spent,
 	})
 	return nil
+}
+
+// doubts returns deliveries of the same bytes about which the front node has said
+// nothing, but could.
+func (m *machine) doubts(c *Deliver) (ids []covey.DeliveryID) {
+	if !c.Asks || c.Hash == [16]byte{} {
+		return nil
+	}
+	for i := range c.Recipients {
+		to := m.recipientTarget(&c.Recipients[i])
+		if to.have == nil {
+			continue
+		}
+		for d := range m.unconfirmed.at(place{c.Hash, to.have.ID}) {
+			known := slices.Contains(c.Apart, d.id) || slices.Contains(c.Lost, d.id) || slices.Contains(c.Confirmed, d.id)
+			if !known && len(ids) < MaxDoubts && !slices.Contains(ids, d.id) {
+				ids = append(ids, d.id)
+			}
+		}
+	}
+	return ids
 }
 
 // confirm forgets deliveries whose positive reply reached the sender. From a
@@ -108,7 +135,7 @@ func (m *machine) deliverTo(c *Deliver, i int, earlier []Placed) Placed {
 	if p, ok := placedIn(earlier, mb.ID); ok {
 		return p
 	}
-	if p, ok := m.unconfirmed.find(c.Hash, mb.ID); ok && !mutant.Is(mutant.NoDedupe) {
+	if p, ok := m.unconfirmed.take(place{c.Hash, mb.ID}, c.Apart); ok && !mutant.Is(mutant.NoDedupe) {
 		return p
 	}
 	if c.Late && m.heard.has(place{c.Hash, mb.ID}, c.Time.Unix()-lateSlack) {

@@ -24,6 +24,7 @@ const (
 const (
 	flagLate     = 1 << 0
 	flagRemember = 1 << 1
+	flagAsks     = 1 << 2
 )
 
 // The second octet of an encoded command. The numbers are stored: add at the end.
@@ -94,7 +95,7 @@ func AppendEncoded(b []byte, c Command) []byte {
 	case DropAccount:
 		return wire.AppendUint(append(b, typeDropAccount), uint64(c.Account))
 	case Confirm:
-		return appendDeliveries(append(b, typeConfirm), c.IDs)
+		return AppendDeliveryIDs(append(b, typeConfirm), c.IDs)
 	case Enqueue:
 		return c.encode(append(b, typeEnqueue))
 	case Dequeue:
@@ -125,7 +126,7 @@ func sizeHint(c Command) int {
 	case Chunk:
 		return 64 + len(c.Data)
 	case Deliver:
-		n := 160 + len(c.Summary) + len(c.Body.Inline) + 32*len(c.Confirmed)
+		n := 160 + len(c.Summary) + len(c.Body.Inline) + 32*(len(c.Confirmed)+len(c.Apart)+len(c.Lost))
 		for _, r := range c.Recipients {
 			n += 24 + len(r.Mailbox) + len(r.Prefix)
 		}
@@ -143,6 +144,9 @@ func (c *Deliver) flags() (f byte) {
 	if c.Remember {
 		f |= flagRemember
 	}
+	if c.Asks {
+		f |= flagAsks
+	}
 	return f
 }
 
@@ -155,11 +159,15 @@ func (c Deliver) encode(b []byte) []byte {
 		b = wire.AppendBytes(b, r.Mailbox)
 		b = wire.AppendBytes(b, r.Prefix)
 	}
-	b = appendDeliveries(b, c.Confirmed)
+	b = AppendDeliveryIDs(b, c.Confirmed)
+	if c.Asks {
+		b = AppendDeliveryIDs(AppendDeliveryIDs(b, c.Apart), c.Lost)
+	}
 	return appendBody(wire.AppendBytes(b, c.Summary), c.Body)
 }
 
-func appendDeliveries(b []byte, ids []covey.DeliveryID) []byte {
+// AppendDeliveryIDs appends a list in the form that ReadDeliveryIDs reads.
+func AppendDeliveryIDs(b []byte, ids []covey.DeliveryID) []byte {
 	b = wire.AppendUint(b, uint64(len(ids)))
 	for _, id := range ids {
 		b = appendDelivery(b, id)

@@ -53,6 +53,11 @@ func samples() map[string]Command {
 			ID: id, Time: noon, Hash: [16]byte{1, 2, 3}, Recipients: []Recipient{{5, "INBOX", nil}}, Remember: true, Late: true,
 			Confirmed: []covey.DeliveryID{{Node: 1, Boot: 2, Seq: 3}}, Body: Body{Inline: []byte("body"), Size: 4},
 		},
+		"deliver-asks": Deliver{
+			ID: id, Time: noon, Hash: [16]byte{1, 2, 3}, Recipients: []Recipient{{5, "INBOX", nil}}, Asks: true,
+			Apart: []covey.DeliveryID{{Node: 1, Boot: 2, Seq: 3}, {Node: 4, Boot: 5, Seq: 6}}, Lost: []covey.DeliveryID{{Node: 7, Boot: 8, Seq: 9}},
+			Body: Body{Inline: []byte("body"), Size: 4},
+		},
 		"confirm-remember": Confirm{IDs: []covey.DeliveryID{id}, Remember: true},
 		"enqueue": Enqueue{ID: id, Time: noon, Hash: [16]byte{1, 2, 3}, Sender: "s@example.net", Rest: []Rest{
 			{Shard: 2, Account: 5, Mailbox: "INBOX", Address: "a@example.org"}, {Shard: 300, Account: 6, Mailbox: "Junk", Address: "b@example.org"},

@@ -1,6 +1,11 @@
 package storage
 
-import "github.com/covey-mail/covey"
+import (
+	"iter"
+	"slices"
+
+	"github.com/covey-mail/covey"
+)
 
 // Limits on what a shard remembers of deliveries whose positive reply is not
 // known to have reached the sender.
@@ -13,7 +18,7 @@ const (
 // Those that are confirmed before the next commit never reach the disk.
 type unconfirmed struct {
 	byID           map[covey.DeliveryID]*delivery
-	byPlace        map[place]*delivery // what lies where; the delivery that found it there last
+	byPlace        map[place]*delivery // who speaks for what lies where: the newest; delivery.below has the others
 	oldest, newest *delivery           // in order of index
 	gone           []uint64            // indexes of stored ones that were forgotten since the commit
 }
@@ -35,6 +40,10 @@ type delivery struct {
 
 	stored, dirty bool // the tables hold it; not as it is now
 	prev, next    *delivery
+
+	// below has, for each of placed, who spoke for the place before and does so
+	// still, for a message of the same bytes sent on purpose. Nil: nobody anywhere.
+	below []*delivery
 }
 
 func newUnconfirmed() unconfirmed {
@@ -47,11 +56,9 @@ func (u *unconfirmed) add(d *delivery) {
 		u.forget(u.oldest)
 	}
 	u.byID[d.id] = d
-	if d.hash != [16]byte{} {
-		for i, p := range d.placed {
-			if d.spent == nil || !d.spent[i] {
-				u.claim(d, place{d.hash, p.Mailbox})
-			}
+	for i := range d.placed {
+		if d.speaks(i) {
+			u.push(d, i)
 		}
 	}
 	if d.prev = u.newest; d.prev != nil {
@@ -62,27 +69,86 @@ func (u *unconfirmed) add(d *delivery) {
 	u.newest = d
 }
 
-// claim makes d speak for a place, instead of an earlier try of the same
-// message: once d is confirmed, the next such message is one sent on purpose.
-func (u *unconfirmed) claim(d *delivery, at place) {
-	if old := u.byPlace[at]; old != nil && old != d {
-		if old.spent == nil {
-			old.spent = make([]bool, len(old.placed))
+// speaks reports whether the delivery can be recognised by what it placed.
+func (d *delivery) speaks(i int) bool {
+	if d.hash == [16]byte{} || d.spent != nil && d.spent[i] {
+		return false
+	}
+	_, twice := placedIn(d.placed[:i], d.placed[i].Mailbox)
+	return !twice
+}
+
+func (u *unconfirmed) push(d *delivery, i int) {
+	at := place{d.hash, d.placed[i].Mailbox}
+	if old := u.byPlace[at]; old != nil {
+		if d.below == nil {
+			d.below = make([]*delivery, len(d.placed))
 		}
-		for i, p := range old.placed {
-			old.spent[i] = old.spent[i] || p.Mailbox == at.mailbox
-		}
-		old.dirty = true
+		d.below[i] = old
 	}
 	u.byPlace[at] = d
 }
 
-// find returns where a message with this hash lies in a mailbox.
-func (u *unconfirmed) find(hash [16]byte, mailbox covey.MailboxID) (Placed, bool) {
-	if d := u.byPlace[place{hash, mailbox}]; d != nil {
-		return placedIn(d.placed, mailbox)
+// under returns the slot of below for a mailbox; nil if there is none.
+func (d *delivery) under(id covey.MailboxID) **delivery {
+	if d.below == nil {
+		return nil
+	}
+	return &d.below[slices.IndexFunc(d.placed, func(p Placed) bool { return p.Mailbox == id })]
+}
+
+// at goes over those who speak for a place, the newest first.
+func (u *unconfirmed) at(at place) iter.Seq[*delivery] {
+	return func(yield func(*delivery) bool) {
+		for d := u.byPlace[at]; d != nil && yield(d); {
+			slot := d.under(at.mailbox)
+			if slot == nil {
+				return
+			}
+			d = *slot
+		}
+	}
+}
+
+// take returns where a message lies that this is a resend of, and which is none of
+// apart. Whoever spoke for it does so no more; the delivery that asks does: once it
+// is confirmed, the next such message is one sent on purpose.
+func (u *unconfirmed) take(at place, apart []covey.DeliveryID) (Placed, bool) {
+	for d := range u.at(at) {
+		if slices.Contains(apart, d.id) {
+			continue
+		}
+		u.silence(d, at)
+		if d.spent == nil {
+			d.spent = make([]bool, len(d.placed))
+		}
+		for i, p := range d.placed {
+			d.spent[i] = d.spent[i] || p.Mailbox == at.mailbox
+		}
+		d.dirty = true
+		return placedIn(d.placed, at.mailbox)
 	}
 	return Placed{}, false
+}
+
+// silence takes a delivery out of those who speak for a place, if it is one.
+func (u *unconfirmed) silence(d *delivery, at place) {
+	var next *delivery
+	if slot := d.under(at.mailbox); slot != nil {
+		next = *slot
+	}
+	if u.byPlace[at] == d {
+		if u.byPlace[at] = next; next == nil {
+			delete(u.byPlace, at)
+		}
+		return
+	}
+	for above := range u.at(at) {
+		if slot := above.under(at.mailbox); slot != nil && *slot == d {
+			*slot = next
+			return
+		}
+	}
 }
 
 func placedIn(list []Placed, mailbox covey.MailboxID) (Placed, bool) {
@@ -105,9 +171,7 @@ func (u *unconfirmed) expire(clock int64) {
 func (u *unconfirmed) forget(d *delivery) {
 	delete(u.byID, d.id)
 	for _, p := range d.placed {
-		if at := (place{d.hash, p.Mailbox}); u.byPlace[at] == d {
-			delete(u.byPlace, at)
-		}
+		u.silence(d, place{d.hash, p.Mailbox})
 	}
 	if d.prev != nil {
 		d.prev.next = d.next

@@ -46,8 +46,8 @@ func NewShards(cfg Config) *Shards {
 	return &Shards{cfg: cfg, frames: sync.Pool{New: func() any { return new([]byte) }}}
 }
 
-// Propose implements mailbox.Shards. The Result of a shard led by another node
-// says only that all went well: who needs more is on the shard's leader.
+// Propose implements mailbox.Shards. Of the Result of a shard led by another node
+// there are Doubts only: who needs more is on the shard's leader.
 func (s *Shards) Propose(ctx context.Context, id covey.ShardID, cmd storage.Command) (*storage.Result, error) {
 	frame := s.frames.Get().(*[]byte)
 	*frame = storage.AppendEncoded((*frame)[:0], cmd)
@@ -154,7 +154,7 @@ func (s *Shards) Reachable(ctx context.Context, id covey.ShardID) error {
 
 // What a reply begins with.
 const (
-	replyDone    = 0 // nothing follows
+	replyDone    = 0 // the ids of storage.Result.Doubts follow
 	replyMoved   = 1 // the term and the leader as this node knows them follow
 	replyRefused = 2 // the leader's reason follows: nothing was done
 )
@@ -173,9 +173,9 @@ func (s *Shards) Serve(ctx context.Context, _ covey.NodeID, request []byte) ([]b
 	}
 	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
 	defer cancel()
-	_, err := s.propose(ctx, id, r.Raw(r.Len()))
+	res, err := s.propose(ctx, id, r.Raw(r.Len()))
 	if err == nil {
-		return []byte{replyDone}, nil
+		return storage.AppendDeliveryIDs([]byte{replyDone}, res.Doubts), nil
 	}
 	switch {
 	case errors.Is(err, errMoved):
@@ -192,8 +192,8 @@ func (s *Shards) read(reply []byte, from covey.NodeID, id covey.ShardID) (*stora
 	r := wire.NewReader(reply)
 	switch r.Byte() {
 	case replyDone:
-		if r.End() == nil {
-			return new(storage.Result), nil
+		if doubts := storage.ReadDeliveryIDs(r); r.End() == nil && len(doubts) <= storage.MaxDoubts {
+			return &storage.Result{Doubts: doubts}, nil
 		}
 	case replyMoved:
 		term, leader := r.Uint(), covey.NodeID(r.Uint())

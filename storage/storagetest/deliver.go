@@ -95,17 +95,61 @@ func (d *driver) bytes(id covey.BodyID) string {
 	return string(b)
 }
 
+// again returns a delivery of the same bytes as any other of its.
+func again(d *driver, to ...covey.AccountID) storage.Deliver {
+	c := d.delivery(1, "INBOX", "same bytes")
+	c.Hash, c.Recipients = [16]byte{1, 2, 3}, nil
+	for _, a := range to {
+		c.Recipients = append(c.Recipients, storage.Recipient{Account: a, Mailbox: "INBOX"})
+	}
+	return c
+}
+
+// testOpen is about messages of the same bytes whose senders are still there.
+func testOpen(t *testing.T, open Opener) {
+	t.Run("a shard in doubt does nothing", func(t *testing.T) {
+		d := newDriver(t, open)
+		first, second := again(d, 1), again(d, 1)
+		d.must(first)
+		second.Asks, second.Recipients = true, append(second.Recipients, storage.Recipient{Account: 2, Mailbox: "Junk"})
+		d.same("doubts", d.must(second).Doubts, []covey.DeliveryID{first.ID})
+		second.Lost = []covey.DeliveryID{first.ID}
+		if p := d.must(second).Placed; !p[0].Repeat || p[1].Repeat || p[1].UID != 1 {
+			t.Errorf("a resend is placed %+v", p)
+		}
+	})
+	t.Run("apart", func(t *testing.T) {
+		d := newDriver(t, open)
+		first, second := again(d, 1), again(d, 1)
+		d.must(first)
+		second.Asks, second.Apart = true, []covey.DeliveryID{first.ID}
+		if p := d.must(second).Placed[0]; p.Repeat || p.UID != 2 {
+			t.Errorf("sent twice on purpose, the second is placed %+v", p)
+		}
+		// Both are lost, and come again, in whatever order.
+		third, fourth := again(d, 1), again(d, 1)
+		third.Asks, third.Lost = true, []covey.DeliveryID{first.ID, second.ID}
+		fourth.Asks, fourth.Lost, fourth.Apart = true, third.Lost, []covey.DeliveryID{third.ID}
+		if p := d.must(third).Placed[0]; !p.Repeat || p.UID != 2 {
+			t.Errorf("the first resend is placed %+v", p)
+		}
+		if p := d.must(fourth).Placed[0]; !p.Repeat || p.UID != 1 {
+			t.Errorf("the second resend is placed %+v", p)
+		}
+		// One of them is confirmed. The other is recognised still.
+		d.must(storage.Confirm{IDs: []covey.DeliveryID{fourth.ID}})
+		fifth := again(d, 1)
+		fifth.Asks = true
+		d.same("doubts", d.must(fifth).Doubts, []covey.DeliveryID{third.ID})
+		fifth.Confirmed = []covey.DeliveryID{third.ID}
+		if p := d.must(fifth).Placed[0]; p.Repeat || p.UID != 3 {
+			t.Errorf("sent on purpose, it is placed %+v", p)
+		}
+	})
+}
+
 // testRepeat is about messages that come again because a reply was lost.
 func testRepeat(t *testing.T, open Opener) {
-	hash := [16]byte{1, 2, 3}
-	again := func(d *driver, to ...covey.AccountID) storage.Deliver {
-		c := d.delivery(1, "INBOX", "same bytes")
-		c.Hash, c.Recipients = hash, nil
-		for _, a := range to {
-			c.Recipients = append(c.Recipients, storage.Recipient{Account: a, Mailbox: "INBOX"})
-		}
-		return c
-	}
 	t.Run("same id", func(t *testing.T) {
 		d := newDriver(t, open)
 		c := d.delivery(1, "INBOX", "x")

@@ -35,7 +35,7 @@ func Run(t *testing.T, open Opener) {
 		name string
 		run  func(*testing.T, Opener)
 	}{
-		{"deliver", testDeliver}, {"repeat", testRepeat}, {"append", testAppend}, {"chunks", testChunks},
+		{"deliver", testDeliver}, {"repeat", testRepeat}, {"open", testOpen}, {"append", testAppend}, {"chunks", testChunks},
 		{"flags", testFlags}, {"keywords", testKeywords}, {"expunge", testExpunge}, {"copy", testCopy},
 		{"names", testNames}, {"create", testCreate}, {"delete", testDelete}, {"rename", testRename},
 		{"subscribe", testSubscribe}, {"drop", testDropAccount}, {"clocks", testClocks},

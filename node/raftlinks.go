@@ -12,18 +12,15 @@ import (
 // groups, or a few where there is much.
 type raftLinks struct{ net *peer.Net }
 
-// frameMessages bounds the messages of one frame. Raft's are at most 1 MiB, or one
-// entry, so that a frame stays below what a link takes.
-const frameMessages = 8
-
 // Send implements replica.Transport. What cannot be sent is lost, as on a network.
 func (r raftLinks) Send(to covey.NodeID, messages []replica.Message) {
 	for len(messages) > 0 {
-		n := min(len(messages), frameMessages)
-		if frame, err := replica.AppendMessages(nil, messages[:n]); err == nil {
-			r.net.Post(to, kindRaft, frame)
+		parts, rest, err := replica.EncodeMessages(messages)
+		if err != nil {
+			return
 		}
-		messages = messages[n:]
+		r.net.Post(to, kindRaft, parts...)
+		messages = rest
 	}
 }
 

@@ -99,6 +99,7 @@ func (l *loop) submit() bool {
 // complete deals with a batch that is written.
 func (l *loop) complete(b *batch) {
 	l.writing = false
+	l.release()
 	l.deliver(b)
 	b.reset()
 	l.spare = b

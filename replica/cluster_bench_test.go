@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/covey-mail/covey"
 	link "github.com/covey-mail/covey/internal/peer"
 	"github.com/covey-mail/covey/storage/seglog"
@@ -19,17 +22,19 @@ import (
 
 // wires carries messages over a node's links as the node does.
 type wires struct {
-	net  *link.Net
-	host *Host
+	net              *link.Net
+	host             *Host
+	messages, frames atomic.Int64
 }
 
 func (w *wires) Send(to covey.NodeID, messages []Message) {
+	w.messages.Add(int64(len(messages)))
 	for len(messages) > 0 {
-		n := min(len(messages), 8)
-		if frame, err := AppendMessages(nil, messages[:n]); err == nil {
-			w.net.Post(to, 1, frame)
+		var parts [][]byte
+		if parts, messages, _ = EncodeMessages(messages); len(parts) > 0 {
+			w.net.Post(to, 1, parts...)
+			w.frames.Add(1)
 		}
-		messages = messages[n:]
 	}
 }
 
@@ -71,7 +76,7 @@ func benchmarkNodes(b *testing.B, nodes, groups int) {
 	var next atomic.Int64
 	var callers sync.WaitGroup
 	b.ResetTimer()
-	began := processorTime(b)
+	began, before := processorTime(b), workOf(hosts)
 	for range 64 {
 		callers.Go(func() {
 			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
@@ -85,8 +90,29 @@ func benchmarkNodes(b *testing.B, nodes, groups int) {
 	}
 	callers.Wait()
 	b.StopTimer()
+	used := workOf(hosts).minus(before)
+	b.ReportMetric(float64(used.messages)/float64(b.N), "messages/op")
+	b.ReportMetric(float64(used.frames)/float64(b.N), "frames/op")
+	b.ReportMetric(float64(used.syncs)/float64(b.N), "syncs/op")
 	b.ReportMetric(float64((processorTime(b)-began).Microseconds())/float64(b.N), "cpu-µs/op")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+}
+
+// traffic is what hosts did, over all.
+type traffic struct{ messages, frames, syncs int64 }
+
+func (w traffic) minus(v traffic) traffic {
+	return traffic{w.messages - v.messages, w.frames - v.frames, w.syncs - v.syncs}
+}
+
+func workOf(hosts []*Host) (w traffic) {
+	for _, h := range hosts {
+		wires := h.cfg.Transport.(*wires)
+		w.messages += wires.messages.Load()
+		w.frames += wires.frames.Load()
+		w.syncs += int64(count(h.metrics.syncSeconds))
+	}
+	return w
 }
 
 // leads makes a node lead a group.
@@ -171,6 +197,15 @@ func runHost(b *testing.B, h *Host, links *link.Net, l net.Listener) {
 		running.Wait()
 		h.cfg.Log.Close()
 	})
+}
+
+// count returns how many observations a histogram has.
+func count(h prometheus.Histogram) uint64 {
+	var m dto.Metric
+	if err := h.Write(&m); err != nil {
+		panic(err)
+	}
+	return m.GetHistogram().GetSampleCount()
 }
 
 // processorTime returns what this process has used so far.

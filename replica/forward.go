@@ -71,7 +71,7 @@ func (l *loop) sendProposals(g *group) {
 		g.asked = append(g.asked, p)
 		l.sendProposal(g, p)
 	}
-	g.proposals = nil
+	g.proposals, g.proposalBytes = nil, 0
 }
 
 func (l *loop) sendProposal(g *group, p *proposal) {

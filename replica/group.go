@@ -38,42 +38,43 @@ type group struct {
 	closed bool // the state machine is; of the applier, and of Run after it
 
 	// Owned by the loop.
-	rn         *raft.RawNode
-	conf       *raftpb.ConfState
-	confIndex  uint64 // of the entry that brought conf
-	confAt     uint64 // tick at which it did
-	dirty      bool   // is in loop.dirty
-	dead       bool   // takes no part any more
-	lead       covey.NodeID
-	leads      bool // this node is the leader
-	announced  Leadership
-	term, vote uint64 // of the hard state
-	committed  uint64
-	termStart  uint64            // index of the first entry of the term this node leads, 0 if not known
-	hard       *raftpb.HardState // not yet in a batch
-	hardMarked bool              // is in loop.hard
-	proposals  []*proposal       // waiting to be stepped
-	asked      []*proposal       // sent to the leader, which has not answered
-	seen       seen
-	since      map[covey.NodeID]uint64 // while this node leads: index of the change that made a node a member in this term
-	life       life
-	former     position        // the last entry of this replica's former life here
-	offers     []*offer        // copies that followers may fetch; not empty for a leader only
-	opening    bool            // another is being opened
-	openAfter  uint64          // tick before which none is
-	fetch      *fetch          // the copy on its way here; nil: none
-	offered    *raftpb.Message // offers the next one
-	fetchAfter uint64          // tick before which none is begun
-	staged     *fetch          // was shown to the core, which has not said what it does with it
-	installing *install        // the copy that the core took
-	reads      readRounds
-	change     *change                 // the membership change under way
-	holding    int                     // works held until a membership is on disk
-	lostAt     uint64                  // tick at which leadership was lost last
-	dueAt      uint64                  // tick of the next checkpoint
-	heard      map[covey.NodeID]uint64 // tick at which a member was last known to answer this leader
-	doubt      doubt                   // not zero: the leader is suspected
-	removal    *removal                // not nil: the group leaves this node
+	rn            *raft.RawNode
+	conf          *raftpb.ConfState
+	confIndex     uint64 // of the entry that brought conf
+	confAt        uint64 // tick at which it did
+	dirty         bool   // is in loop.dirty
+	dead          bool   // takes no part any more
+	lead          covey.NodeID
+	leads         bool // this node is the leader
+	announced     Leadership
+	term, vote    uint64 // of the hard state
+	committed     uint64
+	termStart     uint64            // index of the first entry of the term this node leads, 0 if not known
+	hard          *raftpb.HardState // not yet in a batch
+	hardMarked    bool              // is in loop.hard
+	proposals     []*proposal       // waiting to be stepped
+	proposalBytes int64             // theirs
+	asked         []*proposal       // sent to the leader, which has not answered
+	seen          seen
+	since         map[covey.NodeID]uint64 // while this node leads: index of the change that made a node a member in this term
+	life          life
+	former        position        // the last entry of this replica's former life here
+	offers        []*offer        // copies that followers may fetch; not empty for a leader only
+	opening       bool            // another is being opened
+	openAfter     uint64          // tick before which none is
+	fetch         *fetch          // the copy on its way here; nil: none
+	offered       *raftpb.Message // offers the next one
+	fetchAfter    uint64          // tick before which none is begun
+	staged        *fetch          // was shown to the core, which has not said what it does with it
+	installing    *install        // the copy that the core took
+	reads         readRounds
+	change        *change                 // the membership change under way
+	holding       int                     // works held until a membership is on disk
+	lostAt        uint64                  // tick at which leadership was lost last
+	dueAt         uint64                  // tick of the next checkpoint
+	heard         map[covey.NodeID]uint64 // tick at which a member was last known to answer this leader
+	doubt         doubt                   // not zero: the leader is suspected
+	removal       *removal                // not nil: the group leaves this node
 
 	mu           sync.Mutex // guards the following; held for moments only
 	waiting      map[uint64]*proposal

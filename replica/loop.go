@@ -33,6 +33,7 @@ type loop struct {
 	dirty  []*group // may have something to do
 	hard   []*group // have a hard state that is in no batch yet
 	outbox map[covey.NodeID][]Message
+	late   map[covey.NodeID][]Message // for the outbox, once the log is written
 
 	// One batch is gathered while the other is written.
 	gather, spare *batch
@@ -48,7 +49,7 @@ type loop struct {
 
 func newLoop(h *Host) *loop {
 	return &loop{
-		h: h, outbox: map[covey.NodeID][]Message{},
+		h: h, outbox: map[covey.NodeID][]Message{}, late: map[covey.NodeID][]Message{},
 		gather: &batch{}, spare: &batch{},
 		jobs: make(chan *batch, 1), written: make(chan *batch, 1),
 	}
@@ -227,24 +228,10 @@ func (l *loop) led(g *group, s *raft.SoftState) {
 	g.lead, g.leads = lead, leads
 }
 
-func (l *loop) post(g *group, m *raftpb.Message) {
-	to := covey.NodeID(m.GetTo())
-	l.outbox[to] = append(l.outbox[to], Message{Group: g.id, Message: m, Since: g.sinceOf(to, m)})
-}
-
-// send passes on what is posted, one frame for each peer.
-func (l *loop) send() {
-	for to, messages := range l.outbox {
-		delete(l.outbox, to)
-		if l.h.cfg.Transport != nil {
-			l.h.cfg.Transport.Send(to, messages)
-		}
-	}
-}
-
 func (l *loop) tick() {
 	l.ticks++
 	l.h.now.Store(l.ticks)
+	l.release()
 	for _, g := range l.groups {
 		l.guard(g, func() {
 			g.rn.Tick()

@@ -1,8 +1,10 @@
 package replica
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -43,7 +45,9 @@ type Answer struct {
 // The encoding of messages, version 1: one octet version; then for each message
 // one octet kind (1 Raft, 2 proposal, 3 answer), group, and
 //
-//	1  since; length and octets of the protocol buffer raftpb.Message
+//	1  since; length and octets of the protocol buffer raftpb.Message, without
+//	   its entries; how many those are; and for each its type, term, index, and
+//	   length and octets of its data
 //	2  term; length and octets of the data
 //	3  term; nonce, 8 octets; index; kind, one octet; length and octets of the text
 //
@@ -56,37 +60,104 @@ const (
 	kindAnswer   = 3
 
 	maxAnswerText = 512
+
+	// frameBytes is about how much goes into one frame. A frame may be longer by
+	// one message, of up to MaxCommand.
+	frameBytes = 1 << 20
+
+	// copyBelow is the length below which data is copied rather than referred to.
+	copyBelow = 1 << 10
 )
 
-// AppendMessages appends the encoding of messages for ParseMessages.
-func AppendMessages(b []byte, messages []Message) ([]byte, error) {
-	b = append(b, messagesVersion)
-	for _, m := range messages {
-		var err error
-		switch {
-		case m.Message != nil:
-			b = wire.AppendUint(append(b, kindRaft), uint64(m.Group))
-			b = wire.AppendUint(b, m.Since)
-			b = wire.AppendUint(b, uint64(proto.Size(m.Message)))
-			b, err = proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m.Message)
-		case m.Proposal != nil:
-			b = wire.AppendUint(append(b, kindProposal), uint64(m.Group))
-			b = wire.AppendUint(b, m.Proposal.Term)
-			b = wire.AppendBytes(b, m.Proposal.Data)
-		case m.Answer != nil:
-			a := m.Answer
-			b = wire.AppendUint(append(b, kindAnswer), uint64(m.Group))
-			b = wire.AppendUint(b, a.Term)
-			b = binary.LittleEndian.AppendUint64(b, a.Nonce)
-			b = wire.AppendUint(b, a.Index)
-			b = append(b, byte(a.Kind))
-			b = wire.AppendBytes(b, cutText(a.Text))
+// An encoder puts parts together. What is long is not copied.
+type encoder struct {
+	parts [][]byte
+	from  int    // of the next part in small
+	small []byte // what is not long
+	long  int    // octets of what is
+}
+
+func (e *encoder) data(p []byte) {
+	e.small = wire.AppendUint(e.small, uint64(len(p)))
+	if len(p) < copyBelow {
+		e.small = append(e.small, p...)
+		return
+	}
+	e.cut()
+	e.parts = append(e.parts, p)
+	e.long += len(p)
+}
+
+// cut ends a part.
+func (e *encoder) cut() {
+	if n := len(e.small); n > e.from {
+		e.parts = append(e.parts, e.small[e.from:n:n])
+		e.from = n
+	}
+}
+
+// EncodeMessages encodes messages, at least one and as many as make a frame of
+// sensible length, and returns the others. The parts of the frame are to be joined,
+// for ParseMessages. They refer to data of the messages, which must not be changed
+// any more.
+func EncodeMessages(messages []Message) (parts [][]byte, rest []Message, err error) {
+	e := encoder{small: append(make([]byte, 0, 512), messagesVersion)}
+	for i, m := range messages {
+		if i > 0 && e.long+len(e.small) >= frameBytes {
+			rest = messages[i:]
+			break
 		}
-		if err != nil {
-			return nil, fmt.Errorf("encode message: %w", err)
+		if err := e.message(m); err != nil {
+			return nil, nil, fmt.Errorf("encode message: %w", err)
 		}
 	}
-	return b, nil
+	e.cut()
+	return e.parts, rest, nil
+}
+
+func (e *encoder) message(m Message) error {
+	switch {
+	case m.Message != nil:
+		e.small = wire.AppendUint(append(e.small, kindRaft), uint64(m.Group))
+		e.small = wire.AppendUint(e.small, m.Since)
+		return e.raft(m.Message)
+	case m.Proposal != nil:
+		e.small = wire.AppendUint(append(e.small, kindProposal), uint64(m.Group))
+		e.small = wire.AppendUint(e.small, m.Proposal.Term)
+		e.data(m.Proposal.Data)
+	case m.Answer != nil:
+		a := m.Answer
+		b := wire.AppendUint(append(e.small, kindAnswer), uint64(m.Group))
+		b = wire.AppendUint(b, a.Term)
+		b = binary.LittleEndian.AppendUint64(b, a.Nonce)
+		b = wire.AppendUint(b, a.Index)
+		b = append(b, byte(a.Kind))
+		e.small = wire.AppendBytes(b, cutText(a.Text))
+	}
+	return nil
+}
+
+func (e *encoder) raft(m *raftpb.Message) error {
+	head := m
+	if len(m.GetEntries()) > 0 {
+		head = &raftpb.Message{
+			Type: m.Type, To: m.To, From: m.From, Term: m.Term, LogTerm: m.LogTerm, Index: m.Index, Commit: m.Commit,
+			Vote: m.Vote, Snapshot: m.Snapshot, Reject: m.Reject, RejectHint: m.RejectHint, Context: m.Context,
+		}
+	}
+	e.small = wire.AppendUint(e.small, uint64(proto.Size(head)))
+	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(e.small, head)
+	if err != nil {
+		return err
+	}
+	e.small = wire.AppendUint(b, uint64(len(m.GetEntries())))
+	for _, entry := range m.GetEntries() {
+		e.small = wire.AppendUint(e.small, uint64(entry.GetType()))
+		e.small = wire.AppendUint(e.small, entry.GetTerm())
+		e.small = wire.AppendUint(e.small, entry.GetIndex())
+		e.data(entry.GetData())
+	}
+	return nil
 }
 
 // AppendSnapshotRequest appends the encoding of a request for
@@ -114,9 +185,9 @@ func ParseSnapshotRequest(b []byte) (SnapshotRequest, error) {
 
 func cutText(s string) string { return s[:min(len(s), maxAnswerText)] }
 
-// ParseMessages decodes what AppendMessages made; Corrupt if it is something
-// else. The length of b bounds what it takes in memory: an entry has at least two
-// octets. The messages share nothing with b but the data of proposals.
+// ParseMessages decodes what EncodeMessages made; Corrupt if it is something else.
+// The length of b bounds what it takes in memory: an entry has at least four
+// octets. The messages refer to b, which must not be changed any more.
 func ParseMessages(b []byte) ([]Message, error) {
 	r := wire.NewReader(b)
 	if v := r.Byte(); v != messagesVersion {
@@ -145,13 +216,8 @@ func parseMessage(r *wire.Reader) (Message, error) {
 	switch kind {
 	case kindRaft:
 		m.Since = r.Uint()
-		p := r.Bytes()
-		if r.Err() != nil {
-			break
-		}
-		m.Message = &raftpb.Message{}
-		if err := proto.Unmarshal(p, m.Message); err != nil {
-			return Message{}, covey.Errorf(covey.Corrupt, "message: %w", err)
+		if err := parseRaft(r, &m); err != nil {
+			return Message{}, err
 		}
 	case kindProposal:
 		m.Proposal = &Proposal{Term: r.Uint(), Data: r.Bytes()}
@@ -161,4 +227,54 @@ func parseMessage(r *wire.Reader) (Message, error) {
 		r.Fail("kind of message")
 	}
 	return m, r.Err()
+}
+
+func parseRaft(r *wire.Reader, m *Message) error {
+	head := r.Bytes()
+	if r.Err() != nil {
+		return nil // its caller sees it
+	}
+	m.Message = &raftpb.Message{}
+	if err := proto.Unmarshal(head, m.Message); err != nil {
+		return covey.Errorf(covey.Corrupt, "message: %w", err)
+	}
+	n := r.Count(4)
+	if len(m.Message.GetEntries()) > 0 {
+		r.Fail("entries in the head of a message")
+	}
+	if n == 0 || r.Err() != nil {
+		return nil
+	}
+	m.Message.Entries = make([]*raftpb.Entry, 0, n)
+	for range n {
+		m.Message.Entries = append(m.Message.Entries, parseEntry(r))
+	}
+	return nil
+}
+
+// A wholeEntry is an entry in one piece of memory.
+type wholeEntry struct {
+	entry       raftpb.Entry
+	typ         raftpb.EntryType
+	term, index uint64
+}
+
+// parseEntry decodes an entry. Short data is copied: the log keeps entries for a
+// while, and would keep all of the frame with each.
+func parseEntry(r *wire.Reader) *raftpb.Entry {
+	typ := r.Uint()
+	if typ > math.MaxInt32 {
+		r.Fail("type of entry")
+	}
+	e := &wholeEntry{typ: raftpb.EntryType(typ), term: r.Uint(), index: r.Uint()}
+	e.entry.Term, e.entry.Index = &e.term, &e.index
+	if typ != 0 { // else it is a normal one, which need not be said
+		e.entry.Type = &e.typ
+	}
+	if data := r.Bytes(); len(data) < copyBelow {
+		e.entry.Data = bytes.Clone(data)
+	} else {
+		e.entry.Data = data
+	}
+	return &e.entry
 }

@@ -176,6 +176,7 @@ func (p *proposal) drop(*loop) {}
 func (p *proposal) handle(l *loop) {
 	g := p.group
 	g.proposals = append(g.proposals, p)
+	g.proposalBytes += p.size
 	l.mark(g)
 }
 
@@ -190,7 +191,10 @@ func (l *loop) stepProposals(g *group) {
 	case g.forward && !g.leads && g.lead != 0:
 		l.sendProposals(g)
 		return
+	case g.leads && l.holds() && g.proposalBytes < maxMessageBytes:
+		return
 	}
+	g.proposalBytes = 0
 	for len(g.proposals) > 0 {
 		n, size := 0, int64(0)
 		for n < len(g.proposals) && (n == 0 || size+g.proposals[n].size <= maxMessageBytes) {

@@ -376,10 +376,14 @@ func (n *Node) handOver(ctx context.Context) {
 	if n.host == nil || n.hostDone == nil {
 		return
 	}
-	const most, again = 3 * time.Second, 20 * time.Millisecond
+	const most, again, giveUp = 4 * time.Second, 20 * time.Millisecond, 1200 * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
-	asked := make(map[covey.ShardID]covey.NodeID)
+	type request struct {
+		at time.Time // of the latest
+		n  int       // how many
+	}
+	asked := make(map[covey.ShardID]request)
 	for {
 		left := 0
 		for _, g := range (ledGroups{n}).Groups() {
@@ -388,8 +392,12 @@ func (n *Node) handOver(ctx context.Context) {
 				continue
 			}
 			left++
-			if heir := heirs[int(g.ID)%len(heirs)]; asked[g.ID] == 0 && n.host.TransferLeader(ctx, g.ID, heir) == nil {
-				asked[g.ID] = heir
+			a := asked[g.ID]
+			if time.Since(a.at) < giveUp { // the heir has as long to take over
+				continue
+			}
+			if heir := heirs[(int(g.ID)+a.n)%len(heirs)]; n.host.TransferLeader(ctx, g.ID, heir) == nil {
+				asked[g.ID] = request{time.Now(), a.n + 1}
 			}
 		}
 		if left == 0 {

@@ -66,8 +66,12 @@ func (n *Node) enter(ctx context.Context) error {
 
 // tryEnter asks every address once. It returns what is still waited for.
 func (n *Node) tryEnter(ctx context.Context) (done bool, waiting []string, err error) {
-	first := false
+	first, self := false, n.info().Peer
 	for i, addr := range n.cfg.Cluster.Join {
+		if addr == self { // by another name it is found out by asking
+			first = first || i == 0
+			continue
+		}
 		reply, from, err := n.links.CallAddr(ctx, addr, methodHello, nil)
 		switch {
 		case from.Node == n.folder.id:

@@ -286,7 +286,9 @@ func (n *Node) runEngine(context.Context) error {
 
 // elect waits until this node leads every group of which it is the only voter, and
 // has applied what was committed there, and until there is a directory. Groups
-// that need others may get a leader later: their users are told to come back.
+// that need others get a moment too, so that who restarts one node after the other
+// does not stop the next before this one counts again; they may also get a leader
+// later, and their users are told to come back until then.
 func (n *Node) elect(ctx context.Context) error {
 	for _, g := range n.host.Status() {
 		if len(g.Voters) == 1 && g.Voters[0] == n.folder.id {
@@ -298,7 +300,43 @@ func (n *Node) elect(ctx context.Context) error {
 	if n.folder.self.Founding {
 		return nil
 	}
-	return n.awaitDirectory(ctx)
+	if err := n.awaitDirectory(ctx); err != nil {
+		return err
+	}
+	return n.awaitPart(ctx)
+}
+
+// partTime bounds how long a start waits for groups that need other nodes.
+const partTime = 5 * time.Second
+
+// awaitPart waits until each group of this node knows who leads it and has applied
+// what was committed when it learned that, for at most partTime.
+func (n *Node) awaitPart(ctx context.Context) error {
+	const again = 20 * time.Millisecond
+	target := make(map[covey.ShardID]uint64)
+	for end := time.Now().Add(partTime); time.Now().Before(end); {
+		left := 0
+		for _, g := range n.host.Status() {
+			if g.Leader != 0 && target[g.Group] == 0 {
+				target[g.Group] = max(g.Committed, 1)
+			}
+			if g.Fault == nil && (g.Leader == 0 || g.Applied < target[g.Group]) {
+				left++
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the leaders of %d shards: %w", left, ctx.Err())
+		case <-n.hostDone:
+			return errors.New("the engine stopped during the start") // Stop adds why
+		case <-time.After(again):
+		}
+	}
+	n.log.Warn("some shards have no leader yet: too few of their nodes are there")
+	return nil
 }
 
 // awaitDirectory waits for the first copy of the directory of a node that has

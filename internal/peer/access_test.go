@@ -70,9 +70,12 @@ func TestWhoIsRefused(t *testing.T) {
 				n.Post(2, 1)
 			}
 			for _, class := range []class{control, bulk, stream} {
-				if c, err := n.reach(t.Context(), 2, hello{class: class, service: "s"}); err == nil {
+				c, err := n.reach(t.Context(), 2, hello{class: class, service: "s"})
+				if err == nil {
 					n.release(c)
 					t.Errorf("%s: let in", class)
+				} else if test.reason == refusedPin && covey.KindOf(err) != covey.Denied { // who knows the secret is told
+					t.Errorf("%s: %v, want Denied", class, err)
 				}
 			}
 			waitFor(t, "the refusal", func() bool { return b.log.count("reason="+test.reason) > 0 })

@@ -227,7 +227,7 @@ func (n *Net) admit(c *conn) error {
 	n.mu.Unlock()
 	// In this order: what changes after this check is seen by Recheck.
 	if err := n.check(c.class, c.remote, c.ca); err != nil {
-		n.release(c)
+		n.forget(c) // still open, for the reason to be told
 		return err
 	}
 	return nil
@@ -236,6 +236,10 @@ func (n *Net) admit(c *conn) error {
 // release closes a connection and forgets it.
 func (n *Net) release(c *conn) {
 	_ = c.sock.Close() // there is nothing left to lose
+	n.forget(c)
+}
+
+func (n *Net) forget(c *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.conns, c)

@@ -3,6 +3,7 @@ package nodetest
 import (
 	"context"
 	"flag"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -421,4 +422,55 @@ func TestDrainReplaceRemove(t *testing.T) {
 	load.More(2)
 	load.Check()
 	load.NoFailures()
+}
+
+// Everybody has the directory: five nodes vote on it, more have a copy. What is
+// changed through any node is known to all.
+func TestDirectoryEverywhere(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 6, Options{Shards: 2})
+	voters, learners := 0, 0
+	for _, r := range c.nodes[5].Status().Shards[covey.DirectoryShard].Replicas {
+		if r.Learner {
+			learners++
+		} else {
+			voters++
+		}
+	}
+	if voters != 5 || learners != 1 {
+		t.Errorf("%d voters and %d learners, want 5 and 1", voters, learners)
+	}
+	for i, n := range c.Nodes() {
+		hash, name := saltedHash("secret"), fmt.Sprintf("by%d@example.org", i)
+		Call[admin.User](t, n, admin.UserAdd, admin.UserRequest{Address: name, Hash: &hash})
+		for _, other := range c.Nodes() {
+			c.WaitFor("the account is known", func() bool { r, _ := rcpt(t, other, name); return r[0] == '2' })
+		}
+	}
+}
+
+// A node that was removed while it was away has no part in the cluster when it comes
+// back: it takes nothing, bounces nothing, and says why.
+func TestRemovedNodeComesBack(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 4, Options{Shards: 2, Configure: func(cfg *node.Config) { cfg.Cluster.RebuildAfter = node.Duration(time.Second) }})
+	gone := c.nodes[3]
+	gone.Stop()
+	first := c.nodes[0]
+	c.WaitFor("nothing is left on the node", func() bool {
+		m, err := Try[admin.NodeMove](t.Context(), first, admin.NodeRemove, admin.NodeRequest{Node: gone.Name()})
+		return err == nil && m.Done
+	})
+	gone.Start()
+	for _, user := range []string{Users()[0], "nobody@example.org"} {
+		if reply, _ := rcpt(t, gone, user); !strings.HasPrefix(reply, "451 ") {
+			t.Errorf("RCPT for %s at the removed node: %q, want 451", user, reply)
+		}
+	}
+	c.WaitFor("it says that it is no member", func() bool { return gone.Logged("not a member of the cluster") })
+	if s := first.Status(); len(s.Peers) != 3 {
+		t.Errorf("%d nodes, want 3", len(s.Peers))
+	}
+	gone.Kill()
+	c.Settle()
 }

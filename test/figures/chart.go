@@ -36,10 +36,10 @@ type bar struct {
 	Y, Width, End       int
 }
 
-// chart draws the file that peers -json wrote.
+// chart draws the file that -json wrote, of peers or of rows.
 func chart(args []string) error {
 	flags := flag.NewFlagSet("chart", flag.ContinueOnError)
-	in := flags.String("in", "peers.json", "what peers -json wrote")
+	in := flags.String("in", "peers.json", "what -json wrote, of peers or of rows")
 	out := flags.String("out", "docs/performance.svg", "where the chart goes")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -48,15 +48,27 @@ func chart(args []string) error {
 	if err != nil {
 		return err
 	}
-	b := &board{}
-	if err := json.Unmarshal(text, &b.entries); err != nil {
-		return fmt.Errorf("%s is not from peers: %w", *in, err)
-	}
 	var svg strings.Builder
-	if err := b.draw(&svg); err != nil {
+	if err := drawAny(&svg, text); err != nil {
 		return fmt.Errorf("%s: %w", *in, err)
 	}
 	return os.WriteFile(*out, []byte(svg.String()), 0o644)
+}
+
+// drawAny draws what the file holds.
+func drawAny(w io.Writer, text []byte) error {
+	var rows []report
+	if err := json.Unmarshal(text, &rows); err != nil {
+		return fmt.Errorf("it is not from -json: %w", err)
+	}
+	if len(rows) > 0 && rows[0].Row != "" {
+		return drawGoals(w, rows)
+	}
+	b := &board{}
+	if err := json.Unmarshal(text, &b.entries); err != nil {
+		return fmt.Errorf("it is not from peers: %w", err)
+	}
+	return b.draw(w)
 }
 
 // draw writes the chart. It holds no script and nothing from elsewhere, and goes
@@ -84,13 +96,17 @@ func (b *board) draw(w io.Writer) error {
 	if len(pairs) == 0 {
 		return errors.New("there is no contest to draw")
 	}
+	return draw(w, chartSVG, map[string]any{"Pairs": pairs, "Height": chartTop + chartPace*len(pairs) - chartPace + 56 + chartRoom, "Rounds": b.played()})
+}
+
+// draw fills in a drawing, whose functions escape text and add numbers.
+func draw(w io.Writer, svg string, data any) error {
 	escape := template.FuncMap{"xml": func(s string) (string, error) {
 		var safe strings.Builder
 		err := xml.EscapeText(&safe, []byte(s))
 		return safe.String(), err
 	}, "plus": func(a, b int) int { return a + b }}
-	t := template.Must(template.New("chart").Funcs(escape).Parse(chartSVG))
-	return t.Execute(w, map[string]any{"Pairs": pairs, "Height": chartTop + chartPace*len(pairs) - chartPace + 56 + chartRoom, "Rounds": b.played()})
+	return template.Must(template.New("chart").Funcs(escape).Parse(svg)).Execute(w, data)
 }
 
 // played is how many rounds there were.

@@ -62,7 +62,7 @@ func wellFormed(t *testing.T, text string) {
 
 func TestChartOfNothing(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "in")
-	for text, want := range map[string]string{"[]": "no contest", "{": "not from peers"} {
+	for text, want := range map[string]string{"[]": "no contest", "{": "not from -json", `[{"row":"a","short":true,"figures":[{"goal":1}]}]`: "no figure"} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -74,4 +74,39 @@ func TestChartOfNothing(t *testing.T) {
 			t.Errorf("%s: a chart was written", text)
 		}
 	}
+}
+
+func TestChartOfGoals(t *testing.T) {
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "rows.json"), filepath.Join(dir, "rows.svg")
+	list := []report{
+		{Row: "gap", Figures: []figure{{Name: "p50 <", Value: 1, Unit: "s", Goal: 2, Most: true}, {Name: "no goal", Value: 3}}},
+		{Row: "ratio", Figures: []figure{{Name: "a", Value: 0.2, Goal: 0.5}, {Name: "b", Value: 50, Goal: 0.5}, {Name: "c", Value: 0, Goal: 1, Most: true}}},
+		{Row: "tried", Short: true, Figures: []figure{{Name: "d", Value: 1, Goal: 1}}},
+	}
+	if err := writeReports(in, list); err != nil {
+		t.Fatal(err)
+	}
+	if err := chart([]string{"-in", in, "-out", out}); err != nil {
+		t.Fatal(err)
+	}
+	svg, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(svg)
+	for _, want := range []string{
+		`class="met" x="20" y="86" width="200"`, `class="missed" x="20" y="130" width="160"`, `class="met" x="20" y="174" width="680"`, `class="met" x="20" y="218" width="1"`,
+		"gap: p50 &lt;", ">1.00 s<tspan class=\"quiet\"> ≤ 2<", `x1="420"`, "ratio: a: 0.20, goal ≥ 0.5, missed.",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in the chart", want)
+		}
+	}
+	for _, no := range []string{"no goal", "tried"} {
+		if strings.Contains(text, no) {
+			t.Errorf("the chart has %q", no)
+		}
+	}
+	wellFormed(t, text)
 }

@@ -5,7 +5,7 @@
 //	go run ./test/figures all [flags]     every row of one node in order
 //	go run ./test/figures cluster [flags] every row of several nodes
 //	go run ./test/figures peers [flags]   Covey beside smtp-sink and Dovecot
-//	go run ./test/figures chart           draws what peers -json wrote
+//	go run ./test/figures chart           draws what -json wrote
 //
 // All servers run on loopback, with their data in a temporary folder that is
 // removed afterwards; what it starts it stops. It prints the machine, the
@@ -129,6 +129,6 @@ func usage(w io.Writer) error {
 	fmt.Fprintf(t, "  all\tall that need one node, in turn\n")
 	fmt.Fprintf(t, "  cluster\tall that need several, in turn\n")
 	fmt.Fprintf(t, "  peers\tthe same load on Covey, Postfix's smtp-sink and Dovecot\n")
-	fmt.Fprintf(t, "  chart\ta drawing of what peers -json wrote\n")
+	fmt.Fprintf(t, "  chart\ta drawing of what -json wrote\n")
 	return t.Flush()
 }

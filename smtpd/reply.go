@@ -113,7 +113,7 @@ func replyTo(st stage, k Kind, err error) *smtp.SMTPError {
 		return newReply(452, 4, 5, 3, "Too much at once; try again later")
 	case covey.Loop:
 		return newReply(554, 5, 4, 6, "Mail is going round in a loop")
-	case covey.Unavailable, covey.InUse:
+	case covey.Unavailable, covey.Unknown, covey.InUse:
 		if st == atAuth {
 			return newReply(454, 4, 7, 0, "Cannot log you in now; try again later")
 		}

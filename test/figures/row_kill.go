@@ -81,13 +81,16 @@ func (t *killTest) one(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
+	var led, other []float64
 	for _, g := range res.Groups {
 		if slices.Contains(by[victim], g.Label) {
-			t.led = append(t.led, g.Gap.Seconds)
+			led = append(led, g.Gap.Seconds)
 		} else {
-			t.other = append(t.other, g.Gap.Seconds)
+			other = append(other, g.Gap.Seconds)
 		}
 	}
+	t.say("node %d killed, which led %d shards: longest gap %.2f s, of others %.2f s; %s", victim+1, len(led), percentile(led, 1), percentile(other, 1), summary(res))
+	t.led, t.other = append(t.led, led...), append(t.other, other...)
 	t.failed.add(res)
 	t.deaths(victim, killed)
 	if err := t.startNode(victim); err != nil {

@@ -3,6 +3,8 @@ package delivery
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,7 +43,7 @@ type Queue struct {
 	cfg  QueueConfig
 	kick chan struct{}
 
-	mu     sync.Mutex // guards led, and what tenures say is
+	mu     sync.Mutex // guards led, and what tenures say it does; not held while a shard is asked
 	led    map[covey.ShardID]*tenure
 	passes sync.WaitGroup
 }
@@ -136,28 +138,39 @@ func (q *Queue) stop() {
 	}
 }
 
-// look begins a pass for each shard in whose queue something waits.
+// look begins a pass for each shard in whose queue something waits. The shards are
+// asked without the lock: they may be busy, and Lead must not wait for them.
 func (q *Queue) look() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	var waiting int
 	var oldest time.Time
-	for _, t := range q.led {
+	for _, t := range q.tenures() {
 		n, since := q.length(t.shard)
 		waiting += n
-		if n == 0 {
-			clear(t.past)
-			continue
-		}
-		if oldest.IsZero() || since.Before(oldest) {
+		if n > 0 && (oldest.IsZero() || since.Before(oldest)) {
 			oldest = since
 		}
-		if !t.busy {
-			t.busy = true
-			q.passes.Go(func() { q.pass(t) })
-		}
+		q.begin(t, n)
 	}
 	q.cfg.Metrics.report(waiting, oldest, q.cfg.Delivery.cfg.Now())
+}
+
+func (q *Queue) tenures() []*tenure {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Values(q.led))
+}
+
+// begin begins a pass if something waits and none is under way.
+func (q *Queue) begin(t *tenure, waiting int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case waiting == 0:
+		clear(t.past)
+	case !t.busy && t.ctx.Err() == nil:
+		t.busy = true
+		q.passes.Go(func() { q.pass(t) })
+	}
 }
 
 // length returns how much waits in the queue of a shard as this node has it, and
@@ -182,12 +195,12 @@ type Waiting struct {
 	Err   error     // of the last try; nil: none failed yet
 }
 
-// List returns what waits in the queue of a shard that this node leads behind an
-// index, at most most. Unavailable if it does not lead it.
-func (q *Queue) List(id covey.ShardID, after uint64, most int) ([]Waiting, error) {
+// List returns what waits in the queue of a shard that this node leads, in the order
+// in which it came, at most most. Unavailable if it does not lead it.
+func (q *Queue) List(id covey.ShardID, most int) ([]Waiting, error) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	t := q.led[id]
+	q.mu.Unlock()
 	if t == nil {
 		return nil, covey.Errorf(covey.Unavailable, "shard %d is not led by this node", id)
 	}
@@ -195,10 +208,12 @@ func (q *Queue) List(id covey.ShardID, after uint64, most int) ([]Waiting, error
 	if err != nil {
 		return nil, err
 	}
-	queued, err := r.Queue(after, most)
+	queued, err := r.Queue(0, most)
 	if err != nil {
 		return nil, err
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	list := make([]Waiting, len(queued))
 	for i, one := range queued {
 		p := t.past[one.ID]

@@ -99,6 +99,11 @@ func TestCommands(t *testing.T) {
 	if again, _ := os.ReadFile(secret); err != nil || len(first) < 64 || string(again) != string(first) {
 		t.Errorf("secret: %d octets, then %d, %v", len(first), len(again), err)
 	}
+	same("queue list", "DELIVERY  SHARD  SINCE  TRIES  FROM  TO  ERROR\n", ok(t, "", at("queue", "list")...))
+	same("queue list --json", admin.QueueAnswer{}, decoded[admin.QueueAnswer](t, "", at("queue", "list", "--limit", "10")...), cmpopts.EquateEmpty())
+	if got := fails(t, "", at("queue", "list", "--limit", "10001")...); !strings.Contains(got, "limit 10001") {
+		t.Errorf("queue list of too many: %q", got)
+	}
 	same("health", "ready\n", ok(t, "", at("health")...))
 	s := decoded[admin.Status](t, "", at("status")...)
 	if !s.Ready || s.Data != dir || s.Accounts != 2 || len(s.Shards) != 3 {

@@ -5,8 +5,11 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/covey-mail/covey/node/admin"
 )
 
 func TestSize(t *testing.T) {
@@ -63,5 +66,30 @@ func TestReadPassword(t *testing.T) {
 		if got, err := readPassword(stdio{in: strings.NewReader(in)}, ""); err == nil {
 			t.Errorf("%.20q is taken for %.20q", in, got)
 		}
+	}
+}
+
+func TestQueueRows(t *testing.T) {
+	since := time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local)
+	to := func(names ...string) (list []admin.QueuedRecipient) {
+		for _, n := range names {
+			list = append(list, admin.QueuedRecipient{Address: n + "@example.org", Shard: 2})
+		}
+		return list
+	}
+	got := queueRows([]admin.Queued{
+		{Shard: 1, Delivery: "d", Sender: "s@example.net", Since: since, Left: 1, Recipients: to("a"), Tries: 3, Error: "no quorum"},
+		{Shard: 3, Delivery: "e", Since: since, Left: 9, Recipients: to("a", "b", "c", "d")},
+	})
+	want := [][]string{
+		{"d", "1", "2026-03-01 12:00:00", "3", "<s@example.net>", "a@example.org (shard 2)", "no quorum"},
+		{"e", "3", "2026-03-01 12:00:00", "0", "<>", "a@example.org (shard 2), b@example.org (shard 2), c@example.org (shard 2), and 6 more", "-"},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	sh := admin.Shard{Queued: 2, Oldest: &since}
+	if got := queuedText(sh); got != "2 since 2026-03-01 12:00:00" {
+		t.Errorf("in the status: %q", got)
 	}
 }

@@ -3,9 +3,11 @@ package nodetest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/node/admin"
 )
 
@@ -120,4 +122,71 @@ func TestQueueAcrossNodes(t *testing.T) {
 			t.Errorf("%s has message %d %d times, after it was removed", near, i, n)
 		}
 	}
+}
+
+// The shard of the queue loses its leader while the one that the rest waits for has
+// no quorum: the next leader goes on, and what waits arrives once.
+func TestQueueOutlivesItsLeader(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 5, Options{Replicas: 3, Shards: 8})
+	near, far, away := apart(t, c)
+	var up []*Node
+	for _, n := range c.Nodes() {
+		if !slices.Contains(away, n) {
+			up = append(up, n)
+		}
+	}
+	leader, _ := leaderOf(t, c, near)
+	front := up[0]
+	if front == leader {
+		front = up[1]
+	}
+	d := open(t, front, near, far)
+	for _, n := range away {
+		n.Kill()
+	}
+	if reply, err := d.SMTP("Subject: m\r\n\r\nbody\r\n."); err != nil || !strings.HasPrefix(reply, "250") {
+		t.Fatalf("%q, %v; want 250", reply, err)
+	}
+	leader.Kill()
+	c.WaitFor("the next leader has the queue", func() bool {
+		q := queued(t, front)
+		return len(q.Deliveries) == 1 && q.Deliveries[0].Recipients[0].Address == far && q.Deliveries[0].Tries > 0
+	})
+	for _, n := range append(away, leader) {
+		n.Start()
+	}
+	c.WaitFor("what waited arrives", func() bool { return times(t, front, far, "m") == 1 })
+	c.Settle()
+	c.WaitFor("nothing waits", func() bool { q := queued(t, front); return q.Total == 0 && len(q.Silent) == 0 })
+	for _, u := range []string{near, far} {
+		if n := times(t, front, u, "m"); n != 1 {
+			t.Errorf("%s has the message %d times", u, n)
+		}
+	}
+}
+
+// apart returns two users, and two nodes that hold most replicas of the shard of the
+// second and none of that of the first.
+func apart(t *testing.T, c *Cluster) (near, far string, away []*Node) {
+	t.Helper()
+	holders := make(map[covey.ShardID][]string)
+	for _, sh := range c.Nodes()[0].Status().Shards {
+		holders[sh.ID] = sh.Wanted
+	}
+	for _, near := range Users() {
+		for _, far := range Users() {
+			var away []*Node
+			for _, n := range c.Nodes() {
+				if slices.Contains(holders[n.Shard(far)], n.Name()) && !slices.Contains(holders[n.Shard(near)], n.Name()) {
+					away = append(away, n)
+				}
+			}
+			if len(away) == 2 {
+				return near, far, away
+			}
+		}
+	}
+	t.Fatal("every two shards have a majority of nodes in common")
+	return "", "", nil
 }

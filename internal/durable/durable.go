@@ -79,9 +79,16 @@ type File interface {
 }
 
 // IsFull reports whether err says that there is no room: no space left, a disk
-// quota, or a write that took fewer bytes than given.
+// quota, a write that took fewer bytes than given, or no file descriptor left for
+// a file that was to be opened. All of them pass, and leave nothing behind that a
+// second try could not deal with.
 func IsFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, io.ErrShortWrite)
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT, io.ErrShortWrite, syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, full) {
+			return true
+		}
+	}
+	return false
 }
 
 // tempSuffix marks a file that WriteFile has not finished.

@@ -346,6 +346,45 @@ func TestF18_FullDisk(t *testing.T) {
 	}
 }
 
+// F-22: no file descriptor is left when a segment is begun, for its file or for
+// the folder. Clients may have taken them all, and give them back.
+func TestF22_NoDescriptor(t *testing.T) {
+	for _, op := range []durabletest.Op{durabletest.Open, durabletest.SyncDir} {
+		disk, cfg := memory()
+		l := openTest(t, cfg)
+		var want []*raftpb.Entry
+		refused := 0
+		for i := uint64(1); i < 20; {
+			if refused == 0 && i == 5 { // the next segment is not begun yet
+				for range 4 {
+					disk.Inject(durabletest.Fault{Op: op, Err: syscall.EMFILE})
+				}
+			}
+			var b Batch
+			b.Append(1, entries(1, i, i, 3000))
+			switch err := l.Write(&b, true); {
+			case err == nil:
+				want = append(want, entries(1, i, i, 3000)...)
+				i++
+			case !errors.Is(err, covey.DiskFull):
+				t.Fatalf("%v: entry %d: %v", op, i, err)
+			default:
+				if refused++; refused > 5 {
+					t.Fatalf("%v: entry %d is refused for ever: %v", op, i, err)
+				}
+			}
+			if l.Err() != nil {
+				t.Fatalf("%v: closed for want of a descriptor: %v", op, l.Err())
+			}
+		}
+		if refused == 0 {
+			t.Errorf("%v never failed", op)
+		}
+		disk.Crash(0)
+		wantEntries(t, openTest(t, cfg), 1, want)
+	}
+}
+
 // A start needs no room.
 func TestF21_OpenOnFullDisk(t *testing.T) {
 	disk, cfg := memory()

@@ -76,6 +76,7 @@ type LimitsConfig struct {
 	CheckpointEvery Duration `toml:"checkpoint_every"`  // how often each shard's database is put on disk; 60s
 	CompactEvery    Duration `toml:"compact_every"`     // how often the log is looked over for segments that are mostly dead; 10s
 	SegmentSize     int64    `toml:"segment_size"`      // bytes of a segment of the log; 64 MiB
+	LogKeep         int64    `toml:"log_keep"`          // bytes of the log kept of each shard for nodes that were away; 256 MiB
 }
 
 // ClusterConfig is the [cluster] table.
@@ -122,7 +123,7 @@ func DefaultConfig(data string, offset int) Config {
 		Limits: LimitsConfig{
 			MessageSize: 50 << 20, Recipients: 100, Connections: 4000, PerAddress: 50, SessionsPerUser: 50,
 			ClearTextLogin: "loopback", DiskReserve: 64 << 20, CheckpointEvery: Duration(time.Minute),
-			CompactEvery: Duration(10 * time.Second), SegmentSize: 64 << 20,
+			CompactEvery: Duration(10 * time.Second), SegmentSize: 64 << 20, LogKeep: 256 << 20,
 		},
 		Cluster: ClusterConfig{Replicas: 3, Shards: 16, RebuildAfter: Duration(10 * time.Minute)},
 	}
@@ -180,6 +181,7 @@ func (c *Config) fill() {
 	setDefault(&l.CheckpointEvery, d.CheckpointEvery)
 	setDefault(&l.CompactEvery, d.CompactEvery)
 	setDefault(&l.SegmentSize, d.SegmentSize)
+	setDefault(&l.LogKeep, d.LogKeep)
 	setDefault(&c.Cluster.Replicas, def.Cluster.Replicas)
 	setDefault(&c.Cluster.Shards, def.Cluster.Shards)
 	setDefault(&c.Cluster.RebuildAfter, def.Cluster.RebuildAfter)
@@ -220,7 +222,7 @@ func (l LimitsConfig) validate() error {
 		{"message_size", l.MessageSize}, {"recipients", int64(l.Recipients)}, {"quota", l.Quota},
 		{"connections", int64(l.Connections)}, {"per_address", int64(l.PerAddress)},
 		{"sessions_per_user", int64(l.SessionsPerUser)}, {"disk_reserve", l.DiskReserve},
-		{"checkpoint_every", int64(l.CheckpointEvery)}, {"compact_every", int64(l.CompactEvery)}, {"segment_size", l.SegmentSize},
+		{"checkpoint_every", int64(l.CheckpointEvery)}, {"compact_every", int64(l.CompactEvery)}, {"segment_size", l.SegmentSize}, {"log_keep", l.LogKeep},
 	} {
 		if k.value < 0 {
 			return covey.Errorf(covey.Invalid, "[limits] %s is negative", k.name)

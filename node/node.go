@@ -170,7 +170,7 @@ func (n *Node) openFolder(context.Context) (err error) {
 // openEngine opens the log and the states and brings them together. What it
 // opened is closed by runEngine's host, or here if that is not reached.
 func (n *Node) openEngine(context.Context) (err error) {
-	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.FS, SegmentSize: n.cfg.Limits.SegmentSize, Logger: n.cfg.Logger})
+	n.seglog, err = seglog.Open(seglog.Config{Dir: n.folder.path("log"), FS: n.sys.FS, SegmentSize: n.cfg.Limits.SegmentSize, Keep: n.cfg.Limits.LogKeep, Logger: n.cfg.Logger})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}

@@ -24,6 +24,9 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 		m.dropUpload(c.Body.Upload) // the retry sent it again
 		return nil
 	}
+	if mutant.Is(mutant.Poison) && c.Body.Size == mutant.PoisonSize {
+		panic("poison")
+	}
 	extents, err := m.body(&c.Body)
 	if err != nil {
 		return err

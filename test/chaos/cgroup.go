@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -33,7 +34,7 @@ func controllerMadeBelow(name, file string) bool {
 
 // confine puts the host's process into a group and sets a value there.
 func (h *host) confine(controller, file, value string) error {
-	dir := filepath.Join(cgroups, controller, cgroupPrefix+h.name)
+	dir := filepath.Join(cgroups, controller, cgroupPrefix+filepath.Base(filepath.Dir(h.mnt))+"-"+h.name)
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
@@ -43,13 +44,14 @@ func (h *host) confine(controller, file, value string) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(h.pid())), 0)
 }
 
-// removeCgroups removes the groups of this and of broken runs.
-func removeCgroups() {
+// removeCgroups removes the groups of this and of broken runs. Those of another run
+// that goes on have processes in them, or are made again.
+func removeCgroups(mine string) {
 	for _, c := range []string{"cpu", "blkio"} {
 		dirs, _ := filepath.Glob(filepath.Join(cgroups, c, cgroupPrefix+"*"))
 		for _, d := range dirs {
 			for range 20 { // processes that were killed leave in their own time
-				if os.Remove(d) == nil {
+				if os.Remove(d) == nil || !strings.Contains(d, mine) {
 					break
 				}
 				<-time.After(50 * time.Millisecond)

@@ -100,6 +100,7 @@ func (c *cluster) settings(ip string) []string {
 		"COVEY_LIMITS_LMTP_PEERS=" + subnet + "0/24", "COVEY_LIMITS_PER_ADDRESS=1000",
 		"COVEY_LIMITS_CHECKPOINT_EVERY=2s", "COVEY_LIMITS_COMPACT_EVERY=1s",
 		fmt.Sprintf("COVEY_LIMITS_SEGMENT_SIZE=%d", 4<<20), fmt.Sprintf("COVEY_LIMITS_DISK_RESERVE=%d", 16<<20),
+		fmt.Sprintf("COVEY_LIMITS_LOG_KEEP=%d", 128<<10),
 		fmt.Sprintf("COVEY_CLUSTER_SHARDS=%d", c.shards),
 	}
 	for service, port := range map[string]string{

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/covey-mail/covey/node/admin"
 	"github.com/covey-mail/covey/test/process"
@@ -58,6 +55,7 @@ var faults = []fault{
 	{name: "F-36", what: "rolling restart", do: rollingRestart, clean: true},
 	{name: "F-38", what: "add, replace and remove nodes", do: changeMembers},
 	{name: "F-39", what: "wiped disk", do: wipeOne},
+	{name: "F-40", what: "a node that was away for longer than the log goes back", do: staleNode},
 }
 
 // needs says that a controller of version 1 is missing, if it is.
@@ -397,6 +395,23 @@ func narrowLink(c *cluster) error {
 	return h.unthrottle()
 }
 
+// staleNode keeps a node away until the others' logs no longer reach back to
+// where it left, so that it needs copies; now and then the power fails meanwhile.
+func staleNode(c *cluster) error {
+	h := c.random()
+	h.logf("away")
+	h.kill()
+	c.last(4)
+	if err := h.start(); err != nil {
+		return err
+	}
+	if c.r.IntN(2) == 0 {
+		return nil
+	}
+	<-time.After(time.Duration(c.r.IntN(1500)) * time.Millisecond)
+	return c.powerCut(c.random())
+}
+
 func blockGossip(c *cluster) error {
 	proto := []string{"udp", "tcp"}[c.r.IntN(2)]
 	for _, h := range c.hosts {
@@ -540,36 +555,32 @@ func wipeOne(c *cluster) error {
 	return nil
 }
 
-// exhaustFiles leaves a process a few file descriptors more than it has, and
-// takes those by connections.
+// exhaustFiles restarts a host with few file descriptors and takes all that it
+// gives to clients.
 func exhaustFiles(c *cluster) error {
+	const few = 256
 	h := c.random()
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", h.pid()))
-	if err != nil {
+	h.logf("%d file descriptors", few)
+	h.kill()
+	h.files = few
+	defer func() { h.files = 0 }()
+	if err := h.start(); err != nil {
 		return err
 	}
-	var was unix.Rlimit
-	now := unix.Rlimit{Cur: uint64(len(open) + 10), Max: 0}
-	if err := unix.Prlimit(h.pid(), unix.RLIMIT_NOFILE, nil, &was); err != nil {
-		return err
-	}
-	now.Max = was.Max
-	h.logf("%d file descriptors", now.Cur)
-	if err := unix.Prlimit(h.pid(), unix.RLIMIT_NOFILE, &now, nil); err != nil {
-		return err
+	if err := c.await(context.Background(), recoverLimit, "node that is ready with few files", c.allReady); err != nil {
+		c.ledger.report(unrecovered, "%v", err)
 	}
 	var idle []net.Conn
-	for range 40 {
-		if conn, err := dial(h, smtpPort); err == nil { // accepted by the kernel, if not by the node
+	for range 2 * few {
+		port := []string{smtpPort, lmtpPort, peerPort}[c.r.IntN(3)]
+		if conn, err := dial(h, port); err == nil { // accepted by the kernel, if not by the node
 			idle = append(idle, conn)
 		}
 	}
 	c.last(1.5)
+	var err error
 	for _, conn := range idle {
 		err = errors.Join(err, conn.Close())
 	}
-	if !h.running() {
-		return err // the round reports it
-	}
-	return errors.Join(err, unix.Prlimit(h.pid(), unix.RLIMIT_NOFILE, &was, nil))
+	return err
 }

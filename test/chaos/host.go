@@ -39,6 +39,8 @@ type host struct {
 	args []string // of covey serve, beside the data folder
 	env  []string
 
+	files int // most that the process may open; 0: as many as this one
+
 	mu   sync.Mutex // guards proc
 	proc *proc
 
@@ -80,7 +82,11 @@ func (h *host) start() error {
 		return err
 	}
 	defer log.Close() // the process has its own
-	args := append([]string{"--net=/run/netns/" + h.name, h.bin, "serve", "--data", h.data}, h.args...)
+	args := []string{"--net=/run/netns/" + h.name}
+	if h.files > 0 {
+		args = append(args, "prlimit", fmt.Sprintf("--nofile=%d", h.files))
+	}
+	args = append(append(args, h.bin, "serve", "--data", h.data), h.args...)
 	p := &proc{cmd: exec.Command("nsenter", args...), done: make(chan struct{}), ready: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), h.env...)
 	p.cmd.Stderr = log

@@ -29,29 +29,33 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/covey-mail/covey/internal/mutant"
 	"github.com/covey-mail/covey/test/process"
 )
 
 // options are the command line's.
 type options struct {
-	seed     uint64
-	length   time.Duration
-	hold     time.Duration // how long a fault lasts, more or less
-	only     string
-	state    string
-	nodes    int
-	shards   int
-	rate     int
-	dir      string
-	bin      string
-	keep     bool
-	untilBad bool
+	seed   uint64
+	length time.Duration
+	hold   time.Duration // how long a fault lasts, more or less
+	only   string
+	state  string
+	nodes  int
+	shards int
+	rate   int
+	dir    string
+	bin    string
+	// poisonBin is a program for F-45; empty: the run goes without.
+	poisonBin string
+	keep      bool
+	untilBad  bool
 }
 
 func (o *options) flags(fs *flag.FlagSet) {
@@ -65,6 +69,7 @@ func (o *options) flags(fs *flag.FlagSet) {
 	fs.IntVar(&o.rate, "rate", 40, "deliveries a second")
 	fs.StringVar(&o.dir, "dir", "", "folder for disks and logs; by default a temporary one, removed when all is well")
 	fs.StringVar(&o.bin, "bin", "", "covey binary; by default it is built")
+	fs.StringVar(&o.poisonBin, "poison-bin", "", "covey binary for F-45, which ends the run; by default it is built")
 	fs.BoolVar(&o.keep, "keep", false, "keep the folder")
 	fs.BoolVar(&o.untilBad, "until-bad", false, "end at the first violation")
 }
@@ -103,7 +108,7 @@ func cannot() string {
 	if os.Geteuid() != 0 {
 		return "it needs root, for network namespaces and loop mounts"
 	}
-	for _, tool := range []string{"ip", "tc", "nft", "nsenter", "mkfs.ext4", "mount", "umount"} {
+	for _, tool := range []string{"ip", "tc", "nft", "nsenter", "prlimit", "mkfs.ext4", "mount", "umount"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return tool + " is not installed"
 		}
@@ -131,11 +136,17 @@ func outer(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
-	runtime.LockOSThread() // Pdeathsig is about the thread
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(os.Args[1:], "-dir", o.dir, "-bin", o.bin)...)
-	if i := len(os.Args) - flag.NArg(); flag.NArg() > 0 {
-		cmd.Args = append(append([]string{os.Args[0]}, os.Args[1:i]...), "-dir", o.dir, "-bin", o.bin)
+	if o.poisonBin == "" && (o.only == "" && !o.untilBad || slices.Contains(strings.Split(o.only, ","), poisoned.name)) {
+		dir := filepath.Join(o.dir, "poison")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if o.poisonBin, err = process.BuildMutant(dir, mutant.Poison); err != nil {
+			return err
+		}
 	}
+	runtime.LockOSThread() // Pdeathsig is about the thread
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(os.Args[1:], "-dir", o.dir, "-bin", o.bin, "-poison-bin", o.poisonBin)...)
 	cmd.Env = append(os.Environ(), inner+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -145,7 +156,7 @@ func outer(ctx context.Context, o options) (err error) {
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	err = cmd.Run()
-	removeCgroups()
+	removeCgroups(filepath.Base(o.dir))
 	switch {
 	case err == nil && !o.keep:
 		return os.RemoveAll(o.dir)

@@ -91,7 +91,7 @@ func (s *sums) table(w io.Writer) {
 	fmt.Fprintf(w, "\nseed %d, %d rounds, %v\n\n", s.Seed, s.Rounds, (time.Duration(s.Seconds) * time.Second).Round(time.Second))
 	fmt.Fprintf(w, "| fault | times | longest time without an acknowledgement, per shard: p50 | p99 | max | serving again: p50 | max |\n|---|---|---|---|---|---|---|\n")
 	var gaps, back []float64
-	for _, f := range faults {
+	for _, f := range append(slices.Clone(faults), poisoned) {
 		x := s.Faults[f.name]
 		if x == nil {
 			continue

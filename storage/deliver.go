@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/covey-mail/covey"
@@ -24,7 +25,7 @@ func (m *machine) deliver(c *Deliver, r *Result) error {
 		m.dropUpload(c.Body.Upload) // the retry sent it again
 		return nil
 	}
-	if mutant.Is(mutant.Poison) && c.Body.Size == mutant.PoisonSize {
+	if mutant.Is(mutant.Poison) && bytes.Contains(c.Summary, []byte(mutant.PoisonWord)) {
 		panic("poison")
 	}
 	extents, err := m.body(&c.Body)

@@ -29,11 +29,11 @@ const (
 	EarlyQuit   Bug = "early-quit"    // POP3 says that messages are deleted whether they are or not
 )
 
-// Poison is no mistake to be found but a fault to be borne: a delivery of
-// PoisonSize octets panics on every replica. It is not among All.
+// Poison is no mistake to be found but a fault to be borne: a delivery whose
+// subject has PoisonWord in it panics on every replica. It is not among All.
 const (
 	Poison     Bug = "poison"
-	PoisonSize     = 6661
+	PoisonWord     = "arsenic-and-old-lace"
 )
 
 // All returns every bug.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -76,9 +75,7 @@ func (c *cluster) administer(user string) error {
 	if err != nil || len(accepted) == 0 {
 		return errors.Join(err, refused[user], errRefused)
 	}
-	text := "Subject: poison\r\n\r\n"
-	text += strings.Repeat("x", mutant.PoisonSize-len(text)-2) + "\r\n"
-	return s.finish(text, accepted)[0]
+	return s.finish("Subject: "+mutant.PoisonWord+"\r\n\r\nCheers.\r\n", accepted)[0]
 }
 
 // onlyStopped reports what differs from one shard that has stopped everywhere it is

@@ -73,6 +73,7 @@ func run(ctx context.Context, o options) error {
 	}
 	s.Seed, s.Skipped = o.seed, skipped
 	plan := schedule{o.seed, list}
+	c.r = rand.New(rand.NewPCG(o.seed, 0)) // until a round has its own
 	fmt.Printf("seed %d: %d nodes, %d shards, %d users, ready after %v\n", o.seed, o.nodes, o.shards, len(c.load.users), time.Since(began).Round(time.Second/10))
 
 	loads, stop := context.WithCancel(ctx)

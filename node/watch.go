@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -85,11 +86,15 @@ func (w *watchers) follow(ctx context.Context, id covey.NodeID) {
 		if w.reach(ctx, id) == nil {
 			w.n.table.Back(id)
 			w.n.log.Debug("peer reached", "peer", id.String())
-			for w.hold(ctx, id) == nil {
+			err := w.hold(ctx, id)
+			for err == nil {
+				err = w.hold(ctx, id)
 			}
 			if ctx.Err() == nil {
-				w.n.log.Info("peer lost", "peer", id.String())
-				w.n.host.Suspect(id)
+				w.n.log.Info("peer lost", "peer", id.String(), "err", err)
+				if errors.Is(err, covey.Unknown) { // else it said that it stops, and hands over what it leads
+					w.n.host.Suspect(id)
+				}
 			}
 		}
 		if ctx.Err() != nil {

@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 func TestGCPercent(t *testing.T) {
 	const mib = 1 << 20
@@ -32,4 +35,21 @@ func TestCollectorSeesAllocations(t *testing.T) {
 		t.Errorf("saw %d bytes allocated again", got)
 	}
 	kept[0] = 1
+}
+
+func TestMemoryIsGivenBackOnce(t *testing.T) {
+	c := newCollector()
+	var at []int
+	for i := range 10 * gcCalm {
+		allocated := uint64(gcQuiet - 1)
+		if i == 5*gcCalm {
+			allocated = gcQuiet
+		}
+		if c.rests(allocated) {
+			at = append(at, i)
+		}
+	}
+	if want := []int{gcCalm - 1, 6 * gcCalm}; !slices.Equal(at, want) {
+		t.Errorf("given back at looks %v, want %v", at, want)
+	}
 }

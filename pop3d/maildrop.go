@@ -17,7 +17,18 @@ type maildrop struct {
 	box     storage.Mailbox // at log-in
 	marks   []uint64        // bit n-1 of it: message n is marked; nil: none ever was
 	marked  uint32
+
+	next  uint32            // the message after the one that was asked for last
+	ahead []storage.Message // found ahead of their time, ascending
+	reach uint32            // how many were asked for then
 }
+
+// Clients ask for one message after the other, and a query for several costs little
+// more than one for a single message. mostAhead bounds what a session holds.
+const (
+	firstAhead = 4
+	mostAhead  = 16
+)
 
 // openMaildrop locks and opens an account's INBOX; covey.InUse if another
 // session has it.
@@ -103,19 +114,47 @@ func (d *maildrop) sizes(ctx context.Context, first, last uint32, out []listed) 
 }
 
 // message finds message n, which exists; covey.NotFound if IMAP has removed it
-// since.
+// since. In a row of calls it may be found as it was a few calls ago.
 func (d *maildrop) message(ctx context.Context, n uint32) (*storage.Message, error) {
-	uid := d.view.UID(n)
-	var found *storage.Message
-	q := storage.Query{UIDs: []storage.UIDRange{{First: uid, Last: uid}}, Extents: true}
+	if m := d.found(n); m != nil {
+		return m, nil
+	}
+	switch {
+	case n == 1:
+		d.reach = firstAhead
+	case n != d.next:
+		d.reach = 1
+	case d.reach == 1:
+		d.reach = firstAhead
+	default:
+		d.reach = min(2*d.reach, mostAhead)
+	}
+	d.ahead = d.ahead[:0]
+	q := storage.Query{UIDs: d.view.Span(n, min(n+d.reach-1, d.view.Len())), Extents: true}
 	err := d.view.Messages(ctx, q, func(m *storage.Message) error {
-		found = m
+		d.ahead = append(d.ahead, *m)
 		return nil
 	})
-	if err == nil && found == nil {
-		err = covey.Errorf(covey.NotFound, "message %d is gone", n)
+	if err != nil {
+		return nil, err
 	}
-	return found, err
+	if m := d.found(n); m != nil {
+		return m, nil
+	}
+	return nil, covey.Errorf(covey.NotFound, "message %d is gone", n)
+}
+
+// found returns message n if it is among those found ahead; good until the next
+// call of message.
+func (d *maildrop) found(n uint32) *storage.Message {
+	uid := d.view.UID(n)
+	for i := range d.ahead {
+		if d.ahead[i].UID == uid {
+			d.next = n + 1
+			return &d.ahead[i]
+		}
+	}
+	return nil
 }
 
 // remove removes what is marked, all in one command. Nothing marked is a

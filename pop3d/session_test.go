@@ -420,3 +420,52 @@ func TestMarks(t *testing.T) {
 		t.Errorf("64: %v, 63: %v, %d left", d.isMarked(64), d.isMarked(63), d.left())
 	}
 }
+
+// Whatever was found ahead, each number leads to its own message, and what is held
+// stays within bounds.
+func TestMessagesFoundAhead(t *testing.T) {
+	s := standWithout(t, nil)
+	const count = 40
+	for range count {
+		s.deliver(t, "a: b\r\n\r\n1\r\n")
+	}
+	d, err := openMaildrop(t.Context(), s.mail.Service.Account(alice.ID, alice.Shard, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	find := func(n uint32, wantHeld int) {
+		t.Helper()
+		m, err := d.message(t.Context(), n)
+		if err != nil || m.UID != covey.UID(n) || len(m.Extents) == 0 {
+			t.Errorf("message %d: %+v, %v", n, m, err)
+		}
+		if len(d.ahead) != wantHeld {
+			t.Errorf("after message %d, %d are held, want %d", n, len(d.ahead), wantHeld)
+		}
+	}
+	find(20, 1) // alone
+	find(1, firstAhead)
+	find(3, firstAhead)
+	find(9, 1) // out of the row
+	for n := uint32(1); n <= count; n++ {
+		held := mostAhead
+		switch {
+		case n <= 4:
+			held = 4
+		case n <= 12:
+			held = 8
+		case n > 28:
+			held = count - 28
+		}
+		find(n, held)
+	}
+	// What goes while it is held is found as it was; else it is missed.
+	find(1, firstAhead)
+	s.expunge(t, 2, 20)
+	find(2, firstAhead)
+	if _, err := d.message(t.Context(), 19); !errors.Is(err, covey.NotFound) {
+		t.Errorf("message 19, which is gone: %v", err)
+	}
+	find(21, 1)
+}

@@ -36,6 +36,7 @@ type Upload struct {
 	summary *message.Summary
 	ctx     context.Context // of the ReadFrom under way
 	src     io.Reader
+	sending chan error // not nil: a chunk is on its way, and its outcome comes here
 	keep    bool
 }
 
@@ -43,6 +44,7 @@ type Upload struct {
 // 8 KiB message would else cost 32 KiB of fresh memory.
 type memory struct {
 	buf    []byte
+	spare  []byte // filled while buf is sent; nil until a message needs it
 	parser message.Parser
 	sum    hash.Hash
 }
@@ -66,6 +68,14 @@ func (u *Upload) ID() covey.DeliveryID { return u.id }
 // then on, as Err says.
 func (u *Upload) ReadFrom(ctx context.Context, r io.Reader) error {
 	u.ctx, u.src = ctx, r
+	err := u.readAll()
+	if serr := u.sent(); err == nil {
+		err = serr
+	}
+	return err
+}
+
+func (u *Upload) readAll() error {
 	summary, err := u.mem.parser.Parse(parserSide{u})
 	if err != nil {
 		return err
@@ -122,16 +132,34 @@ func (u *Upload) fill() error {
 	return err
 }
 
-// send proposes buf as the next chunk to every shard that has all before it.
+// send has buf proposed as the next chunk, once the one before is done: at most one
+// is on its way, while the next is read. Nothing is sent any more when no shard
+// could take the one before.
 func (u *Upload) send() error {
+	if err := u.sent(); err != nil {
+		return err
+	}
+	chunk := storage.Chunk{Upload: u.id, N: u.body.Chunks, Time: u.s.cfg.Now(), Data: u.buf}
+	ctx, done := u.ctx, make(chan error, 1)
+	u.sending = done
+	go func() { done <- u.propose(ctx, chunk) }() // sent waits for it
+	if u.mem.spare == nil {
+		u.mem.spare = make([]byte, 0, storage.ChunkSize)
+	}
+	u.body.Chunks++
+	u.buf, u.mem.spare, u.read = u.mem.spare[:0], u.buf, 0
+	return nil
+}
+
+// propose proposes a chunk to every shard that has all before it. The error is of
+// one of the shards if none has. failed is its own meanwhile.
+func (u *Upload) propose(ctx context.Context, c storage.Chunk) error {
 	var failed error
 	for _, id := range u.shards {
 		if u.failed[id] != nil {
 			continue
 		}
-		_, err := u.s.Insist(u.ctx, id, storage.Chunk{
-			Upload: u.id, N: u.body.Chunks, Time: u.s.cfg.Now(), Data: u.buf,
-		})
+		_, err := u.s.Insist(ctx, id, c)
 		if err == nil {
 			continue
 		}
@@ -143,9 +171,18 @@ func (u *Upload) send() error {
 	if len(u.failed) == len(u.shards) {
 		return failed
 	}
-	u.body.Chunks++
-	u.buf, u.read = u.buf[:0], 0
 	return nil
+}
+
+// sent waits for the chunk that is on its way, if there is one, and returns what
+// became of it.
+func (u *Upload) sent() error {
+	if u.sending == nil {
+		return nil
+	}
+	err := <-u.sending
+	u.sending = nil
+	return err
 }
 
 // Err returns why a shard does not have all of the body, after ReadFrom; no command
@@ -175,6 +212,7 @@ func (u *Upload) Close() {
 	if u.mem == nil {
 		return
 	}
+	_ = u.sent() // it holds on to the memory; ReadFrom has told
 	u.mem.buf = u.buf
 	u.s.memory.Put(u.mem)
 	u.mem, u.buf, u.body.Inline = nil, nil, nil

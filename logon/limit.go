@@ -36,7 +36,15 @@ type window struct {
 	failures []time.Time // ascending; at most most
 	pending  int
 	done     chan struct{} // closed when a pending try ends; nil if none waits for that
+	told     time.Time     // of a known pair: when a node last told the others of it
 }
+
+// tellAgain is after how long a node tells the others once more that a pair is
+// known: one of them may have started since.
+const tellAgain = 10 * time.Minute
+
+// knownWindow is that of a pair which became known now.
+func (l *limits) knownWindow() window { return window{span: time.Minute, most: l.perAddr} }
 
 // A try is one log-in under way. The windows it counts in are those of its
 // address and, for a stranger, of the account, or for who is known, of the pair.
@@ -157,21 +165,31 @@ func (l *limits) fail(t *try, now time.Time) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.end()
+	t.count(now)
+	return len(t.windows[0].failures)
+}
+
+// count counts a failure in all windows of a try that have room for one.
+func (t *try) count(now time.Time) {
 	for _, w := range t.windows {
 		if !w.full(now) {
 			w.failures = append(w.failures, now)
 		}
 	}
-	return len(t.windows[0].failures)
 }
 
 // succeed ends a try that was right: its address is known to the account from now
-// on.
-func (l *limits) succeed(t *try) {
+// on. It reports whether that is worth telling.
+func (l *limits) succeed(t *try, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.end()
-	load(l.known, t.pair, window{span: time.Minute, most: l.perAddr})
+	w := load(l.known, t.pair, l.knownWindow())
+	if !w.told.IsZero() && now.Sub(w.told) < tellAgain {
+		return false
+	}
+	w.told = now
+	return true
 }
 
 // cancel ends a try that nobody could judge.

@@ -219,7 +219,7 @@ func TestTablesAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%2 == 0 {
-			l.succeed(x)
+			l.succeed(x, time.Now())
 		} else {
 			l.fail(x, time.Now())
 		}

@@ -12,6 +12,10 @@
 // logged in to an account may fail a hundred times a day there. Neither stops an
 // address from logging in where it did so before: that pair has ten failures a
 // minute of its own. All tables are bounded, and forget what was not used lately.
+//
+// The nodes of a cluster tell each other of failures, and of addresses that became
+// known, a moment later (News): who guesses at several of them is counted as one,
+// but for what is under way at the same moment.
 package logon
 
 import (
@@ -38,6 +42,10 @@ type Config struct {
 	PerAddr  int           // failures of one address in a minute. 0: 10
 	PerDay   int           // failures of strangers on one account in a day. 0: 100
 	Entries  int           // in each table. 0: 65,536
+
+	// Tell passes what happened here on to the other nodes of the cluster, whose
+	// Hear it reaches. It must not block. nil: there are none.
+	Tell func(News)
 
 	// SaltKey makes the salts that SCRAM shows for users who do not exist. Nodes of
 	// a cluster should share it, else the differing salts tell such users apart. nil:
@@ -176,11 +184,14 @@ func (s *Service) try(ctx context.Context, c Conn, n name, verify func() (direct
 		return directory.Account{}, fmt.Errorf("verify log-in: %w", err)
 	case reason != "":
 		failures := s.limits.fail(t, s.cfg.Now())
+		s.tell(t.pair, false)
 		s.report(c, n, "denied", reason)
 		s.wait(ctx, start, failures)
 		return directory.Account{}, denied()
 	}
-	s.limits.succeed(t)
+	if s.limits.succeed(t, s.cfg.Now()) {
+		s.tell(t.pair, true)
+	}
 	s.metrics.tries.WithLabelValues(c.Protocol, "ok").Inc()
 	return account, nil
 }

@@ -37,6 +37,7 @@ var layers = map[string]int{
 	"node/admin":       7,
 	"node/route":       7,
 	"node/reconcile":   7,
+	"node/quota":       7,
 	"node":             8,
 	"cmd":              9,
 	"test":             10,

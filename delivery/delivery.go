@@ -41,9 +41,9 @@ type Config struct {
 	// of two seconds at most. Nil: every shard always can.
 	Reachable func(context.Context, covey.ShardID) error
 
-	// Full reports whether an account whose shard has no replica here is over its
-	// quota, as far as its shard's leader has said. Nil: none is.
-	Full func(covey.AccountID) bool
+	// Used returns what an account holds whose shard has no replica here, if the
+	// shard's leader has said that it is over its quota; else 0. Nil: none is.
+	Used func(covey.ShardID, covey.AccountID) int64
 
 	// Queue reports whether every node of the cluster understands queues. Nil:
 	// every one does.
@@ -70,8 +70,8 @@ func New(cfg Config) *Service {
 	if cfg.Reachable == nil {
 		cfg.Reachable = func(context.Context, covey.ShardID) error { return nil }
 	}
-	if cfg.Full == nil {
-		cfg.Full = func(covey.AccountID) bool { return false }
+	if cfg.Used == nil {
+		cfg.Used = func(covey.ShardID, covey.AccountID) int64 { return 0 }
 	}
 	if cfg.Queue == nil {
 		cfg.Queue = func() bool { return true }
@@ -113,24 +113,24 @@ func (s *Service) hasRoom(t directory.Account) error {
 	if t.Quota == 0 {
 		return nil
 	}
+	used, err := s.used(t)
+	if err == nil && used >= t.Quota {
+		err = covey.Errorf(covey.OverQuota, "account %s holds %d of %d bytes", t.Address, used, t.Quota)
+	}
+	return err
+}
+
+// used returns what an account holds, as far as this node knows.
+func (s *Service) used(t directory.Account) (int64, error) {
 	r, err := s.cfg.Shards.Local(t.Shard)
 	if errors.Is(err, covey.Unavailable) { // its replicas are elsewhere
-		if s.cfg.Full(t.ID) {
-			return covey.Errorf(covey.OverQuota, "account %s is over its quota of %d bytes", t.Address, t.Quota)
-		}
-		return nil
+		return s.cfg.Used(t.Shard, t.ID), nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	used, err := r.Account(t.ID)
-	if err != nil {
-		return err
-	}
-	if used.Bytes >= t.Quota {
-		return covey.Errorf(covey.OverQuota, "account %s holds %d of %d bytes", t.Address, used.Bytes, t.Quota)
-	}
-	return nil
+	is, err := r.Account(t.ID)
+	return is.Bytes, err
 }
 
 // Room returns covey.DiskFull while no message can be stored, so that a sender

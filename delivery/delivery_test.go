@@ -145,12 +145,17 @@ func (faraway) Local(id covey.ShardID) (storage.Reader, error) {
 
 // What is known here of shards that are elsewhere decides, recipient by recipient.
 func TestRecipientsElsewhere(t *testing.T) {
-	a, b, full := person(1, 1, "a"), person(2, 2, "b"), person(3, 1, "full")
-	a.Quota, full.Quota = 1, 1
+	a, b, full, raised := person(1, 1, "a"), person(2, 2, "b"), person(3, 1, "full"), person(3, 1, "raised")
+	a.Quota, full.Quota, raised.Quota = 1, 1, 2
 	svc := delivery.New(delivery.Config{
-		Directory: people{"a": {a}, "b": {b}, "full": {full}},
+		Directory: people{"a": {a}, "b": {b}, "full": {full}, "raised": {raised}},
 		Mailboxes: mailboxtest.New(t, 1).Service, Shards: faraway{},
-		Full: func(id covey.AccountID) bool { return id == full.ID },
+		Used: func(shard covey.ShardID, id covey.AccountID) int64 {
+			if shard == full.Shard && id == full.ID {
+				return 1
+			}
+			return 0
+		},
 		Reachable: func(_ context.Context, id covey.ShardID) error {
 			if id == b.Shard {
 				return covey.Errorf(covey.Unavailable, "shard %d has no quorum", id)
@@ -158,7 +163,7 @@ func TestRecipientsElsewhere(t *testing.T) {
 			return nil
 		},
 	})
-	for local, want := range map[string]error{"a": nil, "b": covey.Unavailable, "full": covey.OverQuota} {
+	for local, want := range map[string]error{"a": nil, "b": covey.Unavailable, "full": covey.OverQuota, "raised": nil} {
 		if _, err := svc.Recipient(t.Context(), covey.Address{Local: local, Domain: "example.org"}); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", local, err, want)
 		}

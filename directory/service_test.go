@@ -516,3 +516,29 @@ func TestRemoved(t *testing.T) {
 		}
 	}
 }
+
+// InShard pages through the accounts of one shard, whatever their domains.
+func TestInShard(t *testing.T) {
+	s := directorytest.New(t)
+	want := make(map[covey.ShardID][]directory.Account)
+	for i := range 3 * directorytest.Shards {
+		a := directorytest.Add(t, s, fmt.Sprintf("u%d@d%d.example", i, i%2), "")
+		want[a.Shard] = append(want[a.Shard], a)
+	}
+	for shard := range covey.ShardID(directorytest.Shards) + 1 {
+		var got []directory.Account
+		for after := covey.AccountID(0); ; after = got[len(got)-1].ID {
+			page, err := s.InShard(shard, after, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, page...)
+			if len(page) < 2 {
+				break
+			}
+		}
+		if d := cmp.Diff(want[shard], got); d != "" {
+			t.Errorf("shard %d (-want +got):\n%s", shard, d)
+		}
+	}
+}

@@ -31,10 +31,15 @@ const (
 	methodLeaders                             // empty → term and leader of the node's own groups: see serveLeaders
 	methodQueue                               // number → what waits in the queues of shards that the node leads, as JSON
 	methodApart                               // hash, shard → deliveries of the node whose senders are there: see delivery.Service.Apart
+	methodQuota                               // accounts over their quota: see quota.Board.Serve
 	methodFetch   = peer.FirstBulk            // a chunk of a copy of a shard
 )
 
-const kindRaft peer.Kind = 1
+// What nodes tell each other.
+const (
+	kindRaft  peer.Kind = iota + 1
+	kindLogon           // tries to log in: logon.AppendNews
+)
 
 // links are this node's part in the links of the cluster.
 type links struct {

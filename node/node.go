@@ -30,6 +30,7 @@ import (
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
 	"github.com/covey-mail/covey/membership"
+	"github.com/covey-mail/covey/node/quota"
 	"github.com/covey-mail/covey/node/reconcile"
 	"github.com/covey-mail/covey/node/route"
 	"github.com/covey-mail/covey/replica"
@@ -60,6 +61,8 @@ type Node struct {
 	mailboxes      *mailbox.Service
 	delivery       *delivery.Service
 	queue          atomic.Pointer[delivery.Queue] // nil until startServices
+	quota          *quota.Board
+	guesses        *guesses
 
 	links      *links
 	secret     []peer.Secret // of the cluster; none on a node that stays alone
@@ -225,6 +228,7 @@ func (n *Node) openShards() error {
 		}
 	}
 	n.shards = route.NewShards(cfg)
+	n.quota = n.newQuota()
 	// Before the states, which call it as soon as commands are applied.
 	n.mailboxes = mailbox.New(mailbox.Config{
 		Shards: n.shards, Bodies: n.seglog, Room: n.disk.room, Logger: n.cfg.Logger,
@@ -247,12 +251,16 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodLeaders, n.serveLeaders)
 	n.links.Handle(methodQueue, n.serveQueue)
 	n.links.Handle(methodFetch, n.serveFetch)
+	n.links.Handle(methodQuota, n.quota.Serve)
 }
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {
 	return storage.Config{
 		Shard: id, Path: n.folder.shardPath(id), Log: n.seglog, Logger: n.cfg.Logger,
-		Changed: func(_ covey.AccountID, box covey.MailboxID) { n.mailboxes.Changed(id, box) },
+		Changed: func(account covey.AccountID, box covey.MailboxID) {
+			n.mailboxes.Changed(id, box)
+			n.quota.Touch(id, account)
+		},
 	}
 }
 
@@ -476,7 +484,7 @@ func (n *Node) setSettings(ctx context.Context) error {
 
 func (n *Node) startServices(context.Context) (err error) {
 	n.delivery = delivery.New(delivery.Config{
-		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room, Reachable: n.shards.Reachable,
+		Directory: n.directory, Mailboxes: n.mailboxes, Shards: n.shards, Room: n.disk.room, Reachable: n.shards.Reachable, Used: n.quota.Used,
 		Queue: func() bool { return n.directory.Level() >= directory.LevelQueues },
 		Ask:   n.askApart,
 	})
@@ -484,7 +492,7 @@ func (n *Node) startServices(context.Context) (err error) {
 		n.links.Handle(methodApart, n.serveApart)
 	}
 	n.makeQueue()
-	if n.logon, err = logon.New(logon.Config{Directory: n.directory, Logger: n.cfg.Logger, SaltKey: n.saltKey()}); err != nil {
+	if err := n.startLogon(); err != nil {
 		return err
 	}
 	n.metrics.MustRegister(n.directory.Metrics().Collectors()...)
@@ -495,6 +503,10 @@ func (n *Node) startServices(context.Context) (err error) {
 	n.background.Go(func() { n.confirm(ctx) })
 	n.background.Go(func() { n.dropRemoved(ctx) })
 	n.background.Go(func() { n.runQueue(ctx) })
+	if n.links.Net != nil {
+		n.background.Go(func() { n.quota.Run(ctx) })
+		n.background.Go(func() { n.tellGuesses(ctx) })
+	}
 	return n.startCompactor(ctx)
 }
 

@@ -71,6 +71,7 @@ func (w *watchers) watch(ctx context.Context, nodes []covey.NodeID) {
 		ctx, end := context.WithCancel(ctx)
 		w.ends[id] = end
 		w.done.Go(func() { w.follow(ctx, id) })
+		w.done.Go(func() { w.n.watchQuota(ctx, id) })
 	}
 	for id, end := range w.ends {
 		if !want[id] {

@@ -139,7 +139,7 @@ func (n *Node) userAdd(ctx context.Context, r admin.UserRequest) (admin.User, er
 		}
 		a.Disabled = *r.Disabled
 	}
-	return n.user(a)
+	return n.user(ctx, a)
 }
 
 func (n *Node) userSet(ctx context.Context, r admin.UserRequest) (admin.User, error) {
@@ -193,25 +193,10 @@ func (n *Node) userShow(ctx context.Context, r admin.Name) (admin.User, error) {
 	if err != nil {
 		return admin.User{}, err
 	}
-	return n.user(a)
+	return n.user(ctx, a)
 }
 
-func (n *Node) user(a directory.Account) (admin.User, error) {
-	u := admin.User{
-		Address: a.Address.String(), ID: a.ID, Shard: a.Shard, Quota: a.Quota, Disabled: a.Disabled, Created: a.Created,
-	}
-	leader, _ := n.table.Known(a.Shard)
-	u.Nodes, u.Leader = nodeNames(n.directory.Voters(a.Shard)), nodeName(leader)
-	r, here := n.states.reader(a.Shard)
-	if !here { // what it holds is known elsewhere
-		return u, nil
-	}
-	used, err := r.Account(a.ID)
-	u.Bytes, u.Messages = used.Bytes, used.Messages
-	return u, err
-}
-
-func (n *Node) userList(_ context.Context, p admin.Page) ([]admin.User, error) {
+func (n *Node) userList(ctx context.Context, p admin.Page) ([]admin.User, error) {
 	page, err := directoryPage(p)
 	if err != nil {
 		return nil, err
@@ -220,13 +205,7 @@ func (n *Node) userList(_ context.Context, p admin.Page) ([]admin.User, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]admin.User, len(accounts))
-	for i, a := range accounts {
-		if list[i], err = n.user(a); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
+	return n.users(ctx, accounts)
 }
 
 // directoryPage reads a page whose names are addresses. A prefix with an @ names

@@ -253,7 +253,7 @@ func (n *Node) load() membership.Load {
 	for _, s := range n.seglog.Segments() {
 		used += s.Size
 	}
-	return membership.Load{DiskUsed: uint64(max(used, 0)), DiskFree: uint64(max(free, 0))}
+	return membership.Load{DiskUsed: uint64(max(used, 0)), DiskFree: uint64(max(free, 0)), Connections: n.connections()}
 }
 
 // introduce tells the directory what this node says of itself, if it says

@@ -17,6 +17,7 @@ import (
 	"github.com/covey-mail/covey/imapd"
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
+	"github.com/covey-mail/covey/node/admin"
 	"github.com/covey-mail/covey/pop3d"
 	"github.com/covey-mail/covey/smtpd"
 )
@@ -102,7 +103,7 @@ func (n *Node) makeServers() (err error) {
 	if err != nil {
 		return err
 	}
-	sm, im, pm, conns := smtpd.NewMetrics(), imapd.NewMetrics(), pop3d.NewMetrics(), serve.NewMetrics()
+	sm, im, pm, conns := smtpd.NewMetrics(), imapd.NewMetrics(), pop3d.NewMetrics(), n.connMetrics
 	per := make(map[smtpd.Kind]serve.Config)
 	for _, k := range []smtpd.Kind{smtpd.MX, smtpd.Submission, smtpd.Submissions, smtpd.LMTP} {
 		per[k] = serve.Config{Conns: n.conns, PerAddr: lim.PerAddress}
@@ -127,7 +128,6 @@ func (n *Node) makeServers() (err error) {
 	for _, m := range [][]prometheus.Collector{sm.Collectors(), im.Collectors(), pm.Collectors(), conns.Collectors()} {
 		n.metrics.MustRegister(m...)
 	}
-	n.connMetrics = conns
 	return err
 }
 
@@ -152,7 +152,8 @@ func (n *Node) serve(name string, l net.Listener) {
 	kind, isSMTP := kinds[name]
 	switch {
 	case name == "metrics":
-		h := health{reg: n.metrics, ready: n.readyErr, debug: n.cfg.Node.Debug}
+		h := health{reg: n.metrics, ready: n.readyErr, debug: n.cfg.Node.Debug,
+			status: func(ctx context.Context) (any, error) { return n.status(ctx, admin.Empty{}) }}
 		n.fronts.metrics = append(n.fronts.metrics, serveHTTP(l, h.handler(), n.log))
 		return
 	case isSMTP:

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
@@ -9,12 +11,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// health serves /metrics, /healthz and /readyz, and pprof where it is asked for.
+// health serves /metrics, /healthz, /readyz and /status.json, and pprof where it is
+// asked for.
 // It is meant for loopback: nothing here asks who is calling.
 type health struct {
 	reg   *prometheus.Registry
 	ready func() error // nil when the node serves
 	debug bool
+
+	// status returns what covey status shows.
+	status func(context.Context) (any, error)
 }
 
 // handler returns the routes of the metrics listener.
@@ -30,6 +36,17 @@ func (h health) handler() http.Handler {
 			return
 		}
 		fmt.Fprintln(w, "ready")
+	})
+	mux.HandleFunc("GET /status.json", func(w http.ResponseWriter, r *http.Request) {
+		s, err := h.status(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		_ = enc.Encode(s) // who asked may be gone
 	})
 	if h.debug {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -1,8 +1,11 @@
 package node
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/covey-mail/covey/node/admin"
 )
 
 func TestMetricsListener(t *testing.T) {
@@ -16,7 +19,7 @@ func TestMetricsListener(t *testing.T) {
 			pprof = 200
 		}
 		for path, want := range map[string]int{
-			"/metrics": 200, "/healthz": 200, "/readyz": 200, "/": 404, "/debug/pprof/": pprof, "/debug/pprof/cmdline": pprof,
+			"/metrics": 200, "/healthz": 200, "/readyz": 200, "/status.json": 200, "/": 404, "/debug/pprof/": pprof, "/debug/pprof/cmdline": pprof,
 		} {
 			if got, _ := get(t, n, path); got != want {
 				t.Errorf("debug %v: GET %s: got %d, want %d", debug, path, got, want)
@@ -27,6 +30,11 @@ func TestMetricsListener(t *testing.T) {
 			if !strings.Contains(body, want) {
 				t.Errorf("no %s among the metrics", want)
 			}
+		}
+		_, body = get(t, n, "/status.json")
+		var s admin.Status
+		if err := json.Unmarshal([]byte(body), &s); err != nil || s.Node != n.folder.id.String() || len(s.Shards) != 3 || len(s.Peers) != 1 {
+			t.Errorf("/status.json: %v, %+v", err, s)
 		}
 		n.ready.Store(false)
 		if got, body := get(t, n, "/readyz"); got != 503 || !strings.Contains(body, "starting or stopping") {

@@ -136,7 +136,7 @@ func StartOn(ctx context.Context, cfg Config, sys System) (*Node, error) {
 		sys.Free = durable.Free
 	}
 	n := &Node{
-		cfg: cfg, sys: sys, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry(),
+		cfg: cfg, sys: sys, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry(), connMetrics: serve.NewMetrics(),
 		states: newStates(), table: route.NewTable(), leaders: newLeaders(), links: new(links),
 		tendSoon: make(chan struct{}, 1), leaving: make(chan struct{}),
 	}
@@ -252,6 +252,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodQueue, n.serveQueue)
 	n.links.Handle(methodFetch, n.serveFetch)
 	n.links.Handle(methodQuota, n.quota.Serve)
+	n.links.Handle(methodAccounts, n.serveAccounts)
 }
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {

@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/membership"
 	"github.com/covey-mail/covey/node/admin"
@@ -153,10 +156,13 @@ func (n *Node) peers(shards []admin.Shard) []admin.Peer {
 	for _, m := range n.directory.Nodes() {
 		p := admin.Peer{Node: m.ID.String(), Address: m.Peer, Zone: m.Zone, Version: m.Version, Role: m.State.String(), State: "unknown", Since: n.started}
 		if m.ID == n.folder.id {
-			p.State, p.Since, p.DiskFree = membership.Alive.String(), n.started, n.disk.free.Load()
+			load := n.load()
+			p.State, p.Since, p.DiskFree, p.LogBytes = membership.Alive.String(), n.started, int64(load.DiskFree), int64(load.DiskUsed)
+			p.Connections = int64(load.Connections)
 		} else if gossip != nil {
 			if g, ok := gossip.Member(m.ID); ok {
 				p.State, p.Since, p.DiskFree, p.LogBytes = g.State.String(), g.Since, int64(g.Load.DiskFree), int64(g.Load.DiskUsed)
+				p.Connections = int64(g.Load.Connections)
 			}
 		}
 		for _, sh := range shards {
@@ -170,6 +176,22 @@ func (n *Node) peers(shards []admin.Shard) []admin.Peer {
 		peers = append(peers, p)
 	}
 	return peers
+}
+
+// connections counts those that clients have open here.
+func (n *Node) connections() (sum uint64) {
+	open := make(chan prometheus.Metric)
+	go func() { // ends when the loop below has read all
+		n.connMetrics.Open.Collect(open)
+		close(open)
+	}()
+	for m := range open {
+		var v dto.Metric
+		if m.Write(&v) == nil {
+			sum += uint64(max(v.GetGauge().GetValue(), 0))
+		}
+	}
+	return sum
 }
 
 // nodeName is how an operator sees a node; empty for none.

@@ -65,8 +65,9 @@ func TestCommands(t *testing.T) {
 		decoded[map[string]string](t, "", at("domain", "add", "other.example")...))
 	same("user add", "account alice@example.org added\n", ok(t, "secret\n", at("user", "add", "alice@example.org")...))
 	ok(t, "", at("user", "add", "bob@example.org", "--hash", "{PLAIN}open", "--quota", "2MiB")...)
-	same("user show", "ADDRESS          SHARD  MESSAGES  SIZE  QUOTA    LOG-IN\nbob@example.org  2      0         0 B   2.0 MiB  yes\n",
-		ok(t, "", at("user", "show", "bob@example.org")...))
+	bob := decoded[admin.User](t, "", at("user", "show", "bob@example.org")...)
+	same("user show", "ADDRESS          SHARD  MESSAGES  SIZE  QUOTA    LOG-IN\nbob@example.org  2      0         0 B   2.0 MiB  yes\n\n"+
+		"shard 2: led by node "+bob.Leader+"; replicas on "+bob.Leader+"\n", ok(t, "", at("user", "show", "bob@example.org")...))
 	ok(t, "", at("user", "set", "bob@example.org", "--disable", "--quota", "0")...)
 	same("user show --json", admin.User{Address: "bob@example.org", Disabled: true},
 		decoded[admin.User](t, "", at("user", "show", "bob@example.org")...), made)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/covey-mail/covey/node/admin"
@@ -39,11 +41,11 @@ func (c *statusCmd) Run(ctx context.Context, io stdio) error {
 		return err
 	}
 	fmt.Fprintln(io.out)
-	if err := io.table("node address version state since role leads replicas free", peerRows(s.Peers)); err != nil {
+	if err := io.table("node address version state since role leads replicas clients free log", peerRows(s.Peers)); err != nil {
 		return err
 	}
 	fmt.Fprintln(io.out)
-	return io.table("shard leader term applied commit live queued state", shardRows(s.Shards))
+	return io.table("shard leader term applied commit lag live queued state replicas", shardRows(s.Shards))
 }
 
 func peerRows(peers []admin.Peer) [][]string {
@@ -55,7 +57,7 @@ func peerRows(peers []admin.Peer) [][]string {
 		}
 		rows[i] = []string{
 			p.Node, address, p.Version, p.State, p.Since.Format(time.DateTime), p.Role,
-			strconv.Itoa(p.Leads), strconv.Itoa(p.Replicas), bytes64(p.DiskFree),
+			strconv.Itoa(p.Leads), strconv.Itoa(p.Replicas), strconv.FormatInt(p.Connections, 10), bytes64(p.DiskFree), bytes64(p.LogBytes),
 		}
 	}
 	return rows
@@ -64,16 +66,18 @@ func peerRows(peers []admin.Peer) [][]string {
 func shardRows(shards []admin.Shard) [][]string {
 	rows := make([][]string, len(shards))
 	for i, g := range shards {
-		state, leader := "ok", g.Leader
+		leader := g.Leader
 		if leader == "" {
-			state, leader = "no leader", "-"
+			leader = "-"
 		}
-		if g.Stopped != "" {
-			state = "stopped: " + g.Stopped
+		var lag uint64
+		for _, r := range g.Replicas {
+			lag = max(lag, r.Lag)
 		}
 		rows[i] = []string{
 			strconv.FormatUint(uint64(g.ID), 10), leader, strconv.FormatUint(g.Term, 10),
-			strconv.FormatUint(g.Applied, 10), strconv.FormatUint(g.Commit, 10), bytes64(g.LiveData), queuedText(g), state,
+			strconv.FormatUint(g.Applied, 10), strconv.FormatUint(g.Commit, 10), strconv.FormatUint(lag, 10),
+			bytes64(g.LiveData), queuedText(g), shardState(g), replicaList(g),
 		}
 	}
 	return rows
@@ -85,6 +89,58 @@ func queuedText(g admin.Shard) string {
 		return strconv.Itoa(g.Queued)
 	}
 	return fmt.Sprintf("%d since %s", g.Queued, g.Oldest.Local().Format(time.DateTime))
+}
+
+// shardState says in a few words how a shard is.
+func shardState(g admin.Shard) string {
+	switch {
+	case g.Stopped != "":
+		return "stopped: " + g.Stopped
+	case g.Leader == "":
+		return "no leader"
+	case moving(g):
+		return "moving"
+	case slices.ContainsFunc(g.Replicas, func(r admin.Replica) bool { return r.Silent }):
+		return "degraded"
+	}
+	return "ok"
+}
+
+// moving reports whether the voters of a shard are not yet those that are wanted.
+func moving(g admin.Shard) bool {
+	var voters []string
+	for _, r := range g.Replicas {
+		if !r.Learner {
+			voters = append(voters, r.Node)
+		}
+	}
+	wanted := slices.Clone(g.Wanted)
+	slices.Sort(voters)
+	slices.Sort(wanted)
+	return len(wanted) > 0 && !slices.Equal(voters, wanted)
+}
+
+// replicaList names the replicas of a shard, with what is special about each.
+func replicaList(g admin.Shard) string {
+	var list []string
+	for _, r := range g.Replicas {
+		var marks []string
+		if r.Learner {
+			marks = append(marks, "learner")
+		}
+		if r.Copying {
+			marks = append(marks, "copying")
+		}
+		if r.Silent {
+			marks = append(marks, "silent")
+		}
+		if len(marks) > 0 {
+			list = append(list, r.Node+" ("+strings.Join(marks, ", ")+")")
+		} else {
+			list = append(list, r.Node)
+		}
+	}
+	return strings.Join(list, " ")
 }
 
 type versionCmd struct{}

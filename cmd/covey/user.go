@@ -94,7 +94,15 @@ func (c *userShowCmd) Run(ctx context.Context, io stdio) error {
 	if c.JSON {
 		return io.json(u)
 	}
-	return printUsers(io, []admin.User{u})
+	if err := printUsers(io, []admin.User{u}); err != nil {
+		return err
+	}
+	leader := "node " + u.Leader
+	if u.Leader == "" {
+		leader = "no leader that is known: it has no quorum, or is electing one"
+	}
+	fmt.Fprintf(io.out, "\nshard %d: led by %s; replicas on %s\n", u.Shard, leader, strings.Join(u.Nodes, ", "))
+	return nil
 }
 
 type userListCmd struct {
@@ -117,7 +125,10 @@ func (c *userListCmd) Run(ctx context.Context, io stdio) error {
 func printUsers(io stdio, list []admin.User) error {
 	rows := make([][]string, len(list))
 	for i, u := range list {
-		quota, login := "none", "yes"
+		quota, login, messages, bytes := "none", "yes", "?", "?" // unknown while its shard cannot be asked
+		if u.Messages >= 0 {
+			messages, bytes = strconv.FormatInt(u.Messages, 10), bytes64(u.Bytes)
+		}
 		if u.Quota > 0 {
 			quota = bytes64(u.Quota)
 		}
@@ -125,7 +136,7 @@ func printUsers(io stdio, list []admin.User) error {
 			login = "no"
 		}
 		rows[i] = []string{
-			u.Address, strconv.FormatUint(uint64(u.Shard), 10), strconv.FormatInt(u.Messages, 10), bytes64(u.Bytes), quota, login,
+			u.Address, strconv.FormatUint(uint64(u.Shard), 10), messages, bytes, quota, login,
 		}
 	}
 	return io.table("address shard messages size quota log-in", rows)

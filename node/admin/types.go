@@ -67,10 +67,10 @@ type User struct {
 	Quota    int64           `json:"quota"` // bytes, 0: none
 	Disabled bool            `json:"disabled"`
 	Created  time.Time       `json:"created"`
-	Bytes    int64           `json:"bytes"`
-	Messages int64           `json:"messages"`
-	Nodes    []string        `json:"nodes"`  // that have a replica of the shard
-	Leader   string          `json:"leader"` // of them, where sessions run; empty: none known
+	Bytes    int64           `json:"bytes"`    // -1: the shard cannot be asked now
+	Messages int64           `json:"messages"` // so too
+	Nodes    []string        `json:"nodes"`    // that have a replica of the shard
+	Leader   string          `json:"leader"`   // of them, where sessions run; empty: none known
 }
 
 // A Page asks for part of a list in the order of names.
@@ -141,6 +141,8 @@ type Peer struct {
 	Replicas int       `json:"replicas"`
 	DiskFree int64     `json:"disk_free"`
 	LogBytes int64     `json:"log_bytes"`
+
+	Connections int64 `json:"connections"` // of clients
 }
 
 // Replica is one member of a Raft group.

@@ -237,7 +237,7 @@ func TestServersPrompt(t *testing.T) {
 // SCRAM shows a user who does not exist a salt like any other's, and the
 // same each time.
 func TestR18_ScramOfUnknownUsers(t *testing.T) {
-	s, dir, _ := open(t, Config{Delay: -1, SaltKey: []byte("k")})
+	s, dir, _ := open(t, Config{Delay: -1, SaltKey: func() []byte { return []byte("k") }})
 	if err := dir.SetPassword(t.Context(), covey.Address{Local: "alice", Domain: "example.org"}, "secret"); err != nil {
 		t.Fatal(err)
 	}

@@ -57,7 +57,7 @@ func (s *scramServer) lookup(user string) (scram.StoredCredentials, error) {
 // fakeScram returns the verifier of a user who has none.
 func (s *Service) fakeScram(n name) password.Scram {
 	derive := func(use string) []byte {
-		mac := hmac.New(sha256.New, s.cfg.SaltKey)
+		mac := hmac.New(sha256.New, s.cfg.SaltKey())
 		mac.Write([]byte(use + "\x00" + n.key))
 		return mac.Sum(nil)
 	}

@@ -48,9 +48,9 @@ type Config struct {
 	Tell func(News)
 
 	// SaltKey makes the salts that SCRAM shows for users who do not exist. Nodes of
-	// a cluster should share it, else the differing salts tell such users apart. nil:
-	// random.
-	SaltKey []byte
+	// a cluster should share it, else the differing salts tell such users apart. nil,
+	// or no key: random.
+	SaltKey func() []byte
 
 	Now func() time.Time // nil: time.Now
 }
@@ -74,8 +74,9 @@ func (c *Config) setDefaults() {
 	if c.Entries <= 0 {
 		c.Entries = 65_536
 	}
-	if c.SaltKey == nil {
-		c.SaltKey = newKey()
+	if c.SaltKey == nil || len(c.SaltKey()) == 0 {
+		key := newKey()
+		c.SaltKey = func() []byte { return key }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"maps"
 	"slices"
@@ -122,15 +120,11 @@ func (n *Node) startGossip(context.Context) error {
 		return err
 	}
 	info := n.info()
-	keys := make([][]byte, len(n.secret))
-	for i, s := range n.secret {
-		keys[i] = s.GossipKey()
-	}
 	m := membership.NewMetrics()
 	n.metrics.MustRegister(m.Collectors()...)
 	cfg := membership.Config{
 		Self:    membership.Member{ID: n.folder.id, Peer: info.Peer, Version: info.Version, Zone: info.Zone},
-		Cluster: id, Keys: keys, Bind: n.cfg.Listen.Gossip[0], Advertise: info.Gossip,
+		Cluster: id, Keys: gossipKeys(n.secrets.all()), Bind: n.cfg.Listen.Gossip[0], Advertise: info.Gossip,
 		Seeds: n.seeds, Changed: func(membership.Member) { n.kickTend() }, LeaderChanged: n.heardLeader,
 		Logger: n.cfg.Logger, Metrics: m,
 	}
@@ -336,19 +330,6 @@ func (n *Node) serveMembers(_ context.Context, _ covey.NodeID, req []byte) ([]by
 		return b, nil
 	}
 	return nil, covey.Errorf(covey.Unavailable, "node %s does not lead shard %d, or it is changing", n.folder.id, id)
-}
-
-// saltKey makes the salts that SCRAM shows for users who do not exist the same on
-// all nodes.
-func (n *Node) saltKey() []byte {
-	if len(n.secret) == 0 {
-		return nil
-	}
-	key, err := hkdf.Key(sha256.New, n.secret[0].GossipKey(), nil, "covey scram salts", 32)
-	if err != nil {
-		return nil // only for lengths that are out of range
-	}
-	return key
 }
 
 // leave hands over what this node leads and has the others know that it goes, so

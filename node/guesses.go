@@ -101,7 +101,7 @@ func (n *Node) hearGuesses(from covey.NodeID, message []byte) {
 // startLogon makes the service that log-ins go through.
 func (n *Node) startLogon() (err error) {
 	n.guesses = newGuesses()
-	cfg := logon.Config{Directory: n.directory, Logger: n.cfg.Logger, SaltKey: n.saltKey()}
+	cfg := logon.Config{Directory: n.directory, Logger: n.cfg.Logger, SaltKey: n.saltKey}
 	if n.links.Net != nil {
 		cfg.Tell = n.guesses.put
 	}

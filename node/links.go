@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -33,6 +31,7 @@ const (
 	methodApart                                // hash, shard → deliveries of the node whose senders are there: see delivery.Service.Apart
 	methodQuota                                // accounts over their quota: see quota.Board.Serve
 	methodAccounts                             // what accounts hold: numbers of shards and accounts → bytes, messages
+	methodSecrets                              // secrets to use, or none → secrets in use
 	methodFetch    = peer.FirstBulk            // a chunk of a copy of a shard
 )
 
@@ -60,32 +59,6 @@ type bootNode struct {
 	addr string
 }
 
-// secretFile is where the cluster's secret is.
-func (n *Node) secretFile() string {
-	if n.cfg.Cluster.SecretFile != "" {
-		return n.cfg.Cluster.SecretFile
-	}
-	return n.folder.path("cluster.secret")
-}
-
-// secrets reads the cluster's secret, or makes one for a node that joins nobody.
-func (n *Node) secrets() ([]peer.Secret, error) {
-	path := n.secretFile()
-	list, err := peer.ReadSecrets(n.sys.FS, path)
-	if err == nil || !errors.Is(err, os.ErrNotExist) {
-		return list, err
-	}
-	if len(n.cfg.Cluster.Join) > 0 || n.cfg.Cluster.SecretFile != "" {
-		return nil, covey.Errorf(covey.Invalid, "there is no secret in %s: copy it from a node of the cluster (DIR/cluster.secret), or make one for a new cluster with `covey secret %s`, the same file on every node", path, path)
-	}
-	s, err := peer.NewSecret(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	list = []peer.Secret{s}
-	return list, peer.WriteSecrets(n.sys.FS, path, list)
-}
-
 // openLinks opens the peer port and begins to answer there. A node that is in no
 // cluster yet answers only what others ask to find out.
 func (n *Node) openLinks(context.Context) error {
@@ -98,13 +71,13 @@ func (n *Node) openLinks(context.Context) error {
 	if len(n.cfg.Listen.Peer) == 0 {
 		return nil
 	}
-	if n.secret, err = n.secrets(); err != nil {
+	if err := n.openSecrets(); err != nil {
 		return err
 	}
 	m := peer.NewMetrics()
 	n.metrics.MustRegister(m.Collectors()...)
 	l.Net, err = peer.New(peer.Config{
-		Node: n.folder.id, Key: l.key, Secrets: n.secret, Pin: l.pin, Addr: l.addr, Dial: n.sys.Dial, Logger: n.cfg.Logger, Metrics: m,
+		Node: n.folder.id, Key: l.key, Secrets: n.secrets.all(), Pin: l.pin, Addr: l.addr, Logger: n.cfg.Logger, Metrics: m,
 	})
 	if err != nil {
 		return err

@@ -25,7 +25,6 @@ import (
 	"github.com/covey-mail/covey/delivery"
 	"github.com/covey-mail/covey/directory"
 	"github.com/covey-mail/covey/internal/durable"
-	"github.com/covey-mail/covey/internal/peer"
 	"github.com/covey-mail/covey/internal/serve"
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
@@ -65,7 +64,7 @@ type Node struct {
 	guesses        *guesses
 
 	links      *links
-	secret     []peer.Secret // of the cluster; none on a node that stays alone
+	secrets    secrets
 	leaders    *leaders
 	reconciler *reconcile.Reconciler
 	tendSoon   chan struct{}
@@ -253,6 +252,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodFetch, n.serveFetch)
 	n.links.Handle(methodQuota, n.quota.Serve)
 	n.links.Handle(methodAccounts, n.serveAccounts)
+	n.links.Handle(methodSecrets, n.serveSecrets)
 }
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {
@@ -506,6 +506,7 @@ func (n *Node) startServices(context.Context) (err error) {
 	n.background.Go(func() { n.runQueue(ctx) })
 	if n.links.Net != nil {
 		n.background.Go(func() { n.quota.Run(ctx) })
+		n.background.Go(func() { n.watchSecrets(ctx) })
 		n.background.Go(func() { n.tellGuesses(ctx) })
 	}
 	return n.startCompactor(ctx)

@@ -27,7 +27,7 @@ type commands struct {
 	Node    nodeCmd    `cmd:"" help:"Nodes of the cluster."`
 	Cluster clusterCmd `cmd:"" help:"Settings of the whole cluster."`
 	Queue   queueCmd   `cmd:"" help:"Mail that waits for shards that cannot take it."`
-	Secret  secretCmd  `cmd:"" help:"Make the secret that the nodes of a new cluster share."`
+	Secret  secretCmd  `cmd:"" help:"The secret that the nodes of a cluster share."`
 	Status  statusCmd  `cmd:"" help:"Show the state of the node."`
 	Health  healthCmd  `cmd:"" help:"Exit with 0 if the node is ready, else say why not."`
 	Bench   benchCmd   `cmd:"" help:"Drive load at any mail server and measure it."`

@@ -2,15 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"time"
 
-	"github.com/covey-mail/covey/internal/durable"
-	"github.com/covey-mail/covey/internal/peer"
 	"github.com/covey-mail/covey/node/admin"
 )
 
@@ -120,25 +115,4 @@ func (c *clusterSetCmd) Run(ctx context.Context, io stdio) error {
 	return io.table("replicas rebuild_after quota", [][]string{
 		{strconv.Itoa(*is.Replicas), (time.Duration(*is.RebuildAfter) * time.Second).String(), quota},
 	})
-}
-
-type secretCmd struct {
-	File string `arg:"" help:"Where to write it; a file that is there stays as it is."`
-}
-
-// Run makes the file.
-func (c *secretCmd) Run(io stdio) error {
-	_, err := os.Stat(c.File)
-	if err == nil {
-		_, err = peer.ReadSecrets(durable.OS(), c.File)
-		return err
-	}
-	if !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	s, err := peer.NewSecret(rand.Reader)
-	if err == nil {
-		err = peer.WriteSecrets(durable.OS(), c.File, []peer.Secret{s})
-	}
-	return err
 }

@@ -27,6 +27,7 @@ const (
 	// The numbers change if ever the use of a key does.
 	gossipInfo = "covey gossip 1"
 	caInfo     = "covey cluster CA 1"
+	printInfo  = "covey fingerprint 1"
 )
 
 // NewSecret makes a secret of 32 octets of random.
@@ -49,6 +50,10 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // GossipKey returns the key that encrypts gossip, 32 octets.
 func (s Secret) GossipKey() []byte { return s.derive(gossipInfo) }
+
+// Fingerprint returns eight hexadecimal digits that tell secrets apart and do not
+// help to find them.
+func (s Secret) Fingerprint() string { return hex.EncodeToString(s.derive(printInfo)[:4]) }
 
 // caKey returns the key of the cluster's certificate authority.
 func (s Secret) caKey() ed25519.PrivateKey {

@@ -28,6 +28,8 @@ const (
 	NodeReplace  = "node.replace"  // NodeRequest → NodeMove
 	ClusterSet   = "cluster.set"   // Settings → Settings
 	QueueList    = "queue.list"    // QueueRequest → QueueAnswer
+	SecretList   = "secret.list"   // Empty → []Secrets
+	SecretRotate = "secret.rotate" // Empty → Secrets
 	NodeHealth   = "health"        // Empty → Health
 	NodeCheck    = "check"         // Empty → CheckResult
 )
@@ -126,6 +128,13 @@ type Settings struct {
 	Quota        *int64 `json:"quota,omitempty"`         // bytes, of accounts made without a quota of their own; 0: none
 	Replicas     *int   `json:"replicas,omitempty"`      // 1, 3 or 5
 	RebuildAfter *int64 `json:"rebuild_after,omitempty"` // seconds
+}
+
+// Secrets are those that a node uses, the first for what it sends.
+type Secrets struct {
+	Node    string   `json:"node"`
+	Secrets []string `json:"secrets"`         // fingerprints
+	Error   string   `json:"error,omitempty"` // why they are not known
 }
 
 // Peer is one node of the cluster, as the node that was asked sees it.

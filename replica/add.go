@@ -26,6 +26,21 @@ import (
 // damage and refused with Corrupt: the node promised what it no longer has and
 // must be replaced.
 func (h *Host) Add(id covey.ShardID, sm StateMachine, voters []covey.NodeID) error {
+	return h.add(id, sm, voters, firstTerm)
+}
+
+// Found is Add for a group that begins once more, with this node alone, because
+// all replicas that it had are lost. term must be above all that the lost ones can
+// have had, so that nobody takes them for newer. The log must hold nothing of the
+// group.
+func (h *Host) Found(id covey.ShardID, sm StateMachine, term uint64) error {
+	if !h.cfg.Log.Group(id).Empty() {
+		return covey.Errorf(covey.Exists, "found shard %d: there is a log of it here", id)
+	}
+	return h.add(id, sm, []covey.NodeID{h.cfg.Node}, term)
+}
+
+func (h *Host) add(id covey.ShardID, sm StateMachine, voters []covey.NodeID, term uint64) error {
 	h.adding.Lock()
 	defer h.adding.Unlock()
 	if _, err := h.group(id); err == nil {
@@ -41,7 +56,7 @@ func (h *Host) Add(id covey.ShardID, sm StateMachine, voters []covey.NodeID) err
 		since:   map[covey.NodeID]uint64{},
 		forward: slices.Contains(h.cfg.Forward, id),
 	}
-	if err := g.open(voters); err != nil {
+	if err := g.open(voters, term); err != nil {
 		return fmt.Errorf("add shard %d: %w", id, err)
 	}
 	if !h.events.put(joined{g}) {
@@ -96,7 +111,7 @@ func (j joined) drop(l *loop) { l.groups = append(l.groups, j.group) }
 const firstIndex, firstTerm = 1, 1
 
 // open checks the log against the state machine and makes the Raft core.
-func (g *group) open(voters []covey.NodeID) error {
+func (g *group) open(voters []covey.NodeID, term uint64) error {
 	kept := recorded(g.sm)
 	rec, err := parseRecord(kept)
 	if err != nil {
@@ -105,7 +120,7 @@ func (g *group) open(voters []covey.NodeID) error {
 	if err := g.mend(rec); err != nil {
 		return err
 	}
-	if err := g.found(voters); err != nil {
+	if err := g.found(voters, term); err != nil {
 		return err
 	}
 	applied := g.sm.Applied()
@@ -140,7 +155,7 @@ func (g *group) open(voters []covey.NodeID) error {
 
 // found makes sure that the log has a membership, unless the group waits to hear
 // of one.
-func (g *group) found(voters []covey.NodeID) error {
+func (g *group) found(voters []covey.NodeID, term uint64) error {
 	last, err := g.log.LastIndex()
 	if err != nil {
 		return err
@@ -155,12 +170,12 @@ func (g *group) found(voters []covey.NodeID) error {
 		return nil
 	case len(cs.GetVoters()) > 0 && applied == 0:
 		// Founded by a program that began logs at 0, and nothing happened since.
-		return g.begin(cs, hs)
+		return g.begin(cs, hs, term)
 	case !g.log.Empty() || applied != 0:
 		return covey.Errorf(covey.Corrupt, "the log ends at %d, with members %v, but %d was applied: records are lost", last, cs.GetVoters(), applied)
 	case voters == nil:
 		return nil
-	case !raft.IsEmptyHardState(hs):
+	case !raft.IsEmptyHardState(hs) && hs.GetTerm() >= term:
 		return covey.Errorf(covey.Corrupt, "the log holds no membership but was at term %d: the group is no new one", hs.GetTerm())
 	}
 	ids := make([]uint64, 0, len(voters))
@@ -171,16 +186,20 @@ func (g *group) found(voters []covey.NodeID) error {
 	if len(ids) == 0 || ids[0] == 0 || len(slices.Compact(slices.Clone(ids))) != len(ids) {
 		return covey.Errorf(covey.Invalid, "voters %v of a new group", voters)
 	}
-	return g.begin(&raftpb.ConfState{Voters: ids}, hs)
+	return g.begin(&raftpb.ConfState{Voters: ids}, hs, term)
 }
 
 // begin writes the first membership, of which nothing was voted, so that no
 // entry is needed to agree on it.
-func (g *group) begin(cs *raftpb.ConfState, hs *raftpb.HardState) error {
+func (g *group) begin(cs *raftpb.ConfState, hs *raftpb.HardState, term uint64) error {
+	vote := hs.GetVote()
+	if term > hs.GetTerm() { // nobody has asked for one in it
+		vote = 0
+	}
 	var b seglog.Batch
 	b.Snapshot(g.id, &raftpb.SnapshotMetadata{Index: new(uint64(firstIndex)), Term: new(uint64(firstTerm)), ConfState: cs})
 	b.HardState(g.id, &raftpb.HardState{
-		Term: new(max(hs.GetTerm(), firstTerm)), Vote: new(hs.GetVote()), Commit: new(uint64(firstIndex)),
+		Term: new(max(hs.GetTerm(), term)), Vote: new(vote), Commit: new(uint64(firstIndex)),
 	})
 	if err := g.h.cfg.Log.Write(&b, seglog.Synced); err != nil {
 		return fmt.Errorf("write first membership: %w", err)

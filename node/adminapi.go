@@ -92,6 +92,8 @@ func (n *Node) adminHandler() http.Handler {
 	admin.Handle(mux, admin.NodeDrain, n.nodeDrain)
 	admin.Handle(mux, admin.NodeRemove, n.nodeRemove)
 	admin.Handle(mux, admin.NodeReplace, n.nodeReplace)
+	admin.Handle(mux, admin.NodeLoss, n.nodeLoss)
+	admin.Handle(mux, admin.UserInShard, n.userInShard)
 	admin.Handle(mux, admin.ClusterSet, n.clusterSet)
 	admin.Handle(mux, admin.QueueList, n.queueList)
 	admin.Handle(mux, admin.SecretList, n.secretList)

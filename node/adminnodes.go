@@ -46,6 +46,15 @@ func (n *Node) nodeDrain(ctx context.Context, r admin.NodeRequest) (admin.NodeMo
 
 // nodeRemove drains a node and ends its membership once it holds nothing.
 func (n *Node) nodeRemove(ctx context.Context, r admin.NodeRequest) (admin.NodeMove, error) {
+	if r.AcceptLoss {
+		m, err := n.member(r.Node)
+		if err == nil {
+			err = n.acceptLoss(ctx, m.ID)
+		}
+		if err != nil {
+			return admin.NodeMove{}, err
+		}
+	}
 	move, err := n.nodeDrain(ctx, admin.NodeRequest{Node: r.Node})
 	if err != nil || !move.Done {
 		return move, err
@@ -96,12 +105,13 @@ func (n *Node) nodeReplace(ctx context.Context, r admin.NodeRequest) (admin.Node
 	return move, n.directory.RemoveNode(ctx, old.ID, by.ID)
 }
 
-// canLose returns why a node cannot be done without.
-func (n *Node) canLose(id covey.NodeID) error {
+// removal returns what the cluster would lose without a node: see
+// placement.Removal.
+func (n *Node) removal(id covey.NodeID) (noQuorum, lost []covey.ShardID) {
 	var nodes []placement.Node
 	for _, m := range n.directory.Nodes() {
 		state := placement.Up
-		if _, dead := (gossiped{n}).Dead(m.ID); dead && m.ID != n.folder.id {
+		if n.dead(m.ID) {
 			state = placement.Down
 		}
 		nodes = append(nodes, placement.Node{ID: m.ID, Zone: m.Zone, State: state})
@@ -113,11 +123,20 @@ func (n *Node) canLose(id covey.NodeID) error {
 			m[shard] = voters
 		}
 	}
+	return placement.Removal(nodes, m, n.directory.Settings().Replicas, id)
+}
+
+// canLose returns why a node cannot be done without. What only it has is moved, as
+// long as it is there and another node too.
+func (n *Node) canLose(id covey.NodeID) error {
 	replicas := n.directory.Settings().Replicas
-	noQuorum, lost := placement.Removal(nodes, m, replicas, id)
+	noQuorum, lost := n.removal(id)
 	switch {
-	case len(lost) > 0:
-		return covey.Errorf(covey.Denied, "node %s has the only replica of %s, and cannot be reached to move it: bring it back", id, shardList(lost))
+	case len(lost) > 0 && n.dead(id):
+		return covey.Errorf(covey.Denied, "node %s has the only replica of %s, and cannot be reached to move it: bring it back, or give up all mail in there with `covey node remove %s --accept-loss`, which lists the accounts first",
+			id, shardList(lost), id)
+	case len(lost) > 0 && len(n.heirs(id)) == 0:
+		return covey.Errorf(covey.Denied, "node %s has the only replica of %s, and there is no other node for it: add one first", id, shardList(lost))
 	case len(noQuorum) > 0:
 		return covey.Errorf(covey.Denied, "without node %s there are too few nodes for %d replicas of %s: add a node first and use `covey node replace %s NEW`, or lower the number with `covey cluster set --replicas`",
 			id, replicas, shardList(noQuorum), id)

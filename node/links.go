@@ -32,6 +32,7 @@ const (
 	methodQuota                                // accounts over their quota: see quota.Board.Serve
 	methodAccounts                             // what accounts hold: numbers of shards and accounts → bytes, messages
 	methodSecrets                              // secrets to use, or none → secrets in use
+	methodFound                                // number of a shard, term: to begin the shard anew
 	methodFetch    = peer.FirstBulk            // a chunk of a copy of a shard
 )
 

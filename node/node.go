@@ -253,6 +253,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodQuota, n.quota.Serve)
 	n.links.Handle(methodAccounts, n.serveAccounts)
 	n.links.Handle(methodSecrets, n.serveSecrets)
+	n.links.Handle(methodFound, n.serveFound)
 }
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/covey-mail/covey/node/admin"
@@ -29,7 +31,8 @@ type (
 	}
 	nodeRemoveCmd struct {
 		moveFlags
-		Node string `arg:"" help:"The node's id, from covey status."`
+		Node       string `arg:"" help:"The node's id, from covey status."`
+		AcceptLoss bool   `help:"Give up the mail of which a dead node has the only replica, after listing the accounts and asking."`
 	}
 	nodeReplaceCmd struct {
 		moveFlags
@@ -50,7 +53,46 @@ func (c *nodeDrainCmd) Run(ctx context.Context, io stdio) error {
 
 // Run removes the node.
 func (c *nodeRemoveCmd) Run(ctx context.Context, io stdio) error {
-	return c.move(ctx, io, admin.NodeRemove, admin.NodeRequest{Node: c.Node}, "node "+c.Node+" removed")
+	if c.AcceptLoss {
+		if err := c.confirmLoss(ctx, io); err != nil {
+			return err
+		}
+	}
+	req := admin.NodeRequest{Node: c.Node, AcceptLoss: c.AcceptLoss}
+	return c.move(ctx, io, admin.NodeRemove, req, "node "+c.Node+" removed")
+}
+
+// confirmLoss lists the accounts that lose their mail, and has the operator say
+// yes.
+func (c *nodeRemoveCmd) confirmLoss(ctx context.Context, io stdio) error {
+	loss, err := call[admin.Loss](ctx, c.dataFlags, admin.NodeLoss, admin.NodeRequest{Node: c.Node})
+	if err != nil || len(loss.Shards) == 0 {
+		return err // the node says why it cannot be, or there is nothing to lose
+	}
+	total := 0
+	for _, shard := range loss.Shards {
+		for page := (admin.ShardPage{Shard: shard}); ; {
+			users, err := call[[]admin.User](ctx, c.dataFlags, admin.UserInShard, page)
+			if err != nil {
+				return err
+			}
+			if len(users) == 0 {
+				break
+			}
+			for _, u := range users {
+				fmt.Fprintln(io.out, u.Address)
+				page.After = u.ID
+			}
+			total += len(users)
+		}
+	}
+	fmt.Fprintf(io.err, "The %d accounts above lose all their mail, in %d shards; the accounts themselves stay.\nIf the disk of node %s can still be read, start it again instead. Type yes to go on: ",
+		total, len(loss.Shards), c.Node)
+	answer, _ := bufio.NewReader(io.in).ReadString('\n') // an error leaves what is no yes
+	if strings.TrimSpace(answer) != "yes" {
+		return fmt.Errorf("nothing was done: %q is not yes", strings.TrimSpace(answer))
+	}
+	return nil
 }
 
 // Run replaces the node.
@@ -65,6 +107,7 @@ func (f moveFlags) move(ctx context.Context, io stdio, op string, req admin.Node
 		if err != nil {
 			return err
 		}
+		req.AcceptLoss = false // what was to be given up has begun anew
 		if m.Done {
 			return done(io, f.dataFlags, nil, text)
 		}

@@ -26,6 +26,8 @@ const (
 	NodeDrain    = "node.drain"    // NodeRequest → NodeMove
 	NodeRemove   = "node.remove"   // NodeRequest → NodeMove
 	NodeReplace  = "node.replace"  // NodeRequest → NodeMove
+	NodeLoss     = "node.loss"     // NodeRequest → Loss
+	UserInShard  = "user.inshard"  // ShardPage → []User
 	ClusterSet   = "cluster.set"   // Settings → Settings
 	QueueList    = "queue.list"    // QueueRequest → QueueAnswer
 	SecretList   = "secret.list"   // Empty → []Secrets
@@ -114,6 +116,21 @@ type NodeRequest struct {
 	Node string `json:"node"`
 	By   string `json:"by,omitempty"`   // to replace: the successor
 	Undo bool   `json:"undo,omitempty"` // to drain: give it replicas again
+
+	// AcceptLoss has the shards begin anew, empty, of which the node to remove has
+	// the only replica and cannot be reached.
+	AcceptLoss bool `json:"accept_loss,omitempty"`
+}
+
+// Loss tells the shards whose mail is lost if a node is removed with AcceptLoss.
+type Loss struct {
+	Shards []covey.ShardID `json:"shards"`
+}
+
+// A ShardPage asks for accounts of a shard, in the order of their ids.
+type ShardPage struct {
+	Shard covey.ShardID   `json:"shard"`
+	After covey.AccountID `json:"after,omitempty"` // the last of the page before
 }
 
 // NodeMove says how far the replicas of a node have moved. The operation is to be

@@ -234,6 +234,10 @@ func (s *State) setAccount(c SetAccount) (any, error) {
 		disabled = *c.Disabled
 	}
 	s.forget(c.Address)
+	if quota != a.Quota {
+		s.requoted = append(s.requoted, a.Account)
+		s.requoted[len(s.requoted)-1].Quota = quota
+	}
 	return nil, s.db.exec("UPDATE account SET quota = ?, disabled = ? WHERE id = ?", quota, disabled, int64(a.ID))
 }
 

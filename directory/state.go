@@ -43,7 +43,10 @@ type State struct {
 	failed   error // why no further command may be applied
 	closed   bool
 	watchers []func(Event)
-	changed  Event // since they were told
+
+	requoted      []Account // whose quota changed since watchers were told
+	quotaWatchers []func(Account)
+	changed       Event // since they were told
 
 	copies    snapshot.Copies // for other nodes to read
 	restoring *restorer       // nil: none

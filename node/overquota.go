@@ -28,6 +28,7 @@ func (n *Node) newQuota() *quota.Board {
 			return a.Bytes, err
 		},
 	})
+	n.directory.WatchQuotas(b.Requote)
 	n.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "covey_accounts_over_quota", Help: "Accounts over their quota in the shards that this node leads, as other nodes are told.",
 	}, func() float64 { return float64(b.Over()) }))

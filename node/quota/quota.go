@@ -4,7 +4,7 @@
 // Whether an account is over is known where its shard is: the shard's leader looks
 // at accounts that change, soon after they do, and at all of them slowly. It tells
 // the others the accounts at fault with what they hold, a small list; a quota that
-// is raised therefore counts at once, one that is lowered with the next round. The
+// is raised or lowered counts at once. The
 // others ask for it (Watch, Serve): a call that is answered when there is something
 // new. Nobody waits for any of this. What is not known yet does not refuse anything:
 // an account may end over its quota by what arrives in a second or two.
@@ -93,8 +93,9 @@ type quotaAt struct {
 
 // A shard is one that this node leads.
 type shard struct {
-	touched map[covey.AccountID]bool
-	over    map[covey.AccountID]int64
+	touched  map[covey.AccountID]bool
+	requoted map[covey.AccountID]int64 // their new quotas
+	over     map[covey.AccountID]int64
 
 	// The slow look: used by Run alone, but for anew.
 	after covey.AccountID
@@ -124,6 +125,20 @@ func (b *Board) Touch(id covey.ShardID, account covey.AccountID) {
 	case len(s.touched) < maxTouched:
 		s.touched[account] = true
 	case !s.touched[account]:
+		s.anew = true
+	}
+}
+
+// Requote says that an account has another quota now.
+func (b *Board) Requote(a directory.Account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.led[a.Shard]
+	switch {
+	case s == nil:
+	case len(s.requoted) < maxTouched:
+		s.requoted[a.ID] = a.Quota
+	default:
 		s.anew = true
 	}
 }
@@ -171,7 +186,12 @@ func (b *Board) round(ctx context.Context, now time.Time) {
 	b.follow()
 	left := stepAccounts
 	for id, s := range b.shards() {
-		for account := range b.takeTouched(s) {
+		touched, requoted := b.take(s)
+		for account, quota := range requoted {
+			b.quotas.Store(account, quotaAt{quota, now})
+			b.judge(id, s, account, quota)
+		}
+		for account := range touched {
 			if ctx.Err() != nil {
 				return
 			}
@@ -200,7 +220,9 @@ func (b *Board) follow() {
 		if b.led[id] != nil {
 			continue
 		}
-		s := &shard{touched: make(map[covey.AccountID]bool), over: make(map[covey.AccountID]int64)}
+		s := &shard{
+			touched: make(map[covey.AccountID]bool), requoted: make(map[covey.AccountID]int64), over: make(map[covey.AccountID]int64),
+		}
 		for _, from := range b.heard {
 			for account := range from[id] {
 				s.touched[account] = true
@@ -216,17 +238,21 @@ func (b *Board) shards() map[covey.ShardID]*shard {
 	return maps.Clone(b.led)
 }
 
-func (b *Board) takeTouched(s *shard) map[covey.AccountID]bool {
+// take returns what waits for a look.
+func (b *Board) take(s *shard) (touched map[covey.AccountID]bool, requoted map[covey.AccountID]int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	touched := s.touched
+	touched, requoted = s.touched, s.requoted
 	if len(touched) > 0 {
 		s.touched = make(map[covey.AccountID]bool)
+	}
+	if len(requoted) > 0 {
+		s.requoted = make(map[covey.AccountID]int64)
 	}
 	if s.anew {
 		s.anew, s.after, s.next = false, 0, time.Time{}
 	}
-	return touched
+	return touched, requoted
 }
 
 // step looks at the next accounts of a shard, at most limit, and returns how many

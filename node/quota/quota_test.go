@@ -163,8 +163,8 @@ func TestEveryNodeKnows(t *testing.T) {
 	})
 }
 
-// The quota of a busy account is looked up once a minute, and found changed by
-// then; the slow look finds what no delivery has touched.
+// The quota of a busy account is looked up once a minute; one that changes is told;
+// the slow look finds what nobody told of.
 func TestQuotaIsLookedUpSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
@@ -191,6 +191,13 @@ func TestQuotaIsLookedUpSeldom(t *testing.T) {
 		if got := b.Used(1, 2); got != 10 {
 			t.Errorf("untouched: %d is known, want 10", got)
 		}
+		for _, quota := range []int64{100, 3} {
+			b.Requote(directory.Account{ID: 1, Shard: 1, Quota: quota})
+			pass(2 * roundEvery)
+			if got, want := b.Used(1, 1), map[int64]int64{100: 0, 3: 7}[quota]; got != want {
+				t.Errorf("with a quota of %d: %d is known, want %d", quota, got, want)
+			}
+		}
 		pass(again)
 		if got := b.Used(1, 2); got != 0 {
 			t.Errorf("after the slow look: %d is known, want 0", got)
@@ -216,7 +223,7 @@ func TestBounds(t *testing.T) {
 		if got := len(b.led[1].touched); got != maxTouched {
 			t.Errorf("%d are kept, want %d", got, maxTouched)
 		}
-		b.takeTouched(b.led[1])
+		b.take(b.led[1])
 		for range 2*MaxAccounts/stepAccounts + 1 {
 			b.step(1, b.led[1], stepAccounts, time.Now())
 		}

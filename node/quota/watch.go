@@ -8,14 +8,15 @@ import (
 	"github.com/covey-mail/covey/internal/wire"
 )
 
-// holdTime is how long a call without news is held.
-const holdTime = 30 * time.Second
+// holdTime is how long a call without news is held: less than the 10 s that calls
+// have to end on a link that is replaced.
+const holdTime = 8 * time.Second
 
 // maxShards bounds the shards in a reply.
 const maxShards = 65_536
 
 // Serve answers another node's Watch: at once if it has not the newest, else when
-// there is news, or after half a minute, the same again.
+// there is news, or after a few seconds, the same again.
 //
 // A request is two varints, the version that the caller has; 0 0 for none. A reply
 // is two varints, the version that it is of, and lists, the number of elements of
@@ -111,7 +112,7 @@ func decode(b []byte) (version, told, error) {
 
 // Watch follows what another node tells, until ctx ends or call fails, whose error
 // it returns. call brings a request to that node's Serve, which may take
-// half a minute to answer. What is known of the node stays: it counts only while
+// a while to answer. What is known of the node stays: it counts only while
 // the node leads.
 func (b *Board) Watch(ctx context.Context, from covey.NodeID, call func(ctx context.Context, request []byte) ([]byte, error)) error {
 	var has version
@@ -126,7 +127,7 @@ func (b *Board) Watch(ctx context.Context, from covey.NodeID, call func(ctx cont
 		if err != nil {
 			return err
 		}
-		if v == has { // its half minute
+		if v == has { // its time was up
 			continue
 		}
 		has = v

@@ -13,8 +13,9 @@ import (
 
 const (
 	// holdTime is how long a watch is held by the other side before it is asked
-	// for again.
-	holdTime = 30 * time.Second
+	// for again. It is less than the 10 s that calls have to end on a link that is
+	// replaced, as when the secret is: nobody is lost then.
+	holdTime = 8 * time.Second
 	// retryPeer is the time between tries to reach a peer that is lost.
 	retryPeer = 200 * time.Millisecond
 )

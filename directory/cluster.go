@@ -44,10 +44,12 @@ func (c *cluster) member(id covey.NodeID) (Node, error) {
 	return n, nil
 }
 
-// wanted counts the shards that want a node.
+// wanted counts the shards that want a node, but for group 0 if others vote there:
+// everybody has a copy of that, and as long as the node is a member it may be
+// needed for an odd number of voters.
 func (c *cluster) wanted(id covey.NodeID) (n int) {
-	for _, voters := range c.shards {
-		if slices.Contains(voters, id) {
+	for shard, voters := range c.shards {
+		if slices.Contains(voters, id) && (shard != covey.DirectoryShard || len(voters) == 1) {
 			n++
 		}
 	}

@@ -35,7 +35,7 @@ func (n *Node) nodeDrain(ctx context.Context, r admin.NodeRequest) (admin.NodeMo
 	if r.Undo {
 		return admin.NodeMove{Done: true}, n.directory.SetNodeState(ctx, m.ID, directory.Active, directory.Draining)
 	}
-	if err := n.canLose(m.ID); err != nil {
+	if err := n.canLose(ctx, m.ID); err != nil {
 		return admin.NodeMove{}, err
 	}
 	if err := n.directory.SetNodeState(ctx, m.ID, directory.Draining, directory.Active); err != nil {
@@ -63,7 +63,25 @@ func (n *Node) nodeRemove(ctx context.Context, r admin.NodeRequest) (admin.NodeM
 	if err != nil {
 		return move, err
 	}
+	if err := n.directoryWithout(m.ID); err != nil {
+		return move, err
+	}
 	return move, n.directory.RemoveNode(ctx, m.ID, 0)
+}
+
+// directoryWithout returns why the directory would have no quorum without a node.
+func (n *Node) directoryWithout(id covey.NodeID) error {
+	voters := n.directory.Voters(covey.DirectoryShard)
+	alive := 0
+	for _, v := range voters {
+		if v != id && !n.dead(v) {
+			alive++
+		}
+	}
+	if slices.Contains(voters, id) && alive <= len(voters)/2 {
+		return covey.Errorf(covey.Denied, "without node %s the directory would have no quorum: of its %d voters %d others are there", id, len(voters), alive)
+	}
+	return nil
 }
 
 // nodeReplace puts one node in the place of another everywhere, and ends the
@@ -128,15 +146,22 @@ func (n *Node) removal(id covey.NodeID) (noQuorum, lost []covey.ShardID) {
 
 // canLose returns why a node cannot be done without. What only it has is moved, as
 // long as it is there and another node too.
-func (n *Node) canLose(id covey.NodeID) error {
+func (n *Node) canLose(ctx context.Context, id covey.NodeID) error {
 	replicas := n.directory.Settings().Replicas
-	noQuorum, lost := n.removal(id)
+	noQuorum, alone := n.removal(id)
+	if n.dead(id) {
+		lost, err := n.lostWith(ctx, id)
+		if err != nil {
+			return err
+		}
+		if len(lost) > 0 {
+			return covey.Errorf(covey.Denied, "node %s has the only replica of %d shards, and cannot be reached to move them: bring it back, or give up all mail in there with `covey node remove %s --accept-loss`, which lists the accounts first",
+				id, len(lost), id)
+		}
+	}
 	switch {
-	case len(lost) > 0 && n.dead(id):
-		return covey.Errorf(covey.Denied, "node %s has the only replica of %s, and cannot be reached to move it: bring it back, or give up all mail in there with `covey node remove %s --accept-loss`, which lists the accounts first",
-			id, shardList(lost), id)
-	case len(lost) > 0 && len(n.heirs(id)) == 0:
-		return covey.Errorf(covey.Denied, "node %s has the only replica of %s, and there is no other node for it: add one first", id, shardList(lost))
+	case len(alone) > 0 && len(n.heirs(id)) == 0:
+		return covey.Errorf(covey.Denied, "node %s has the only replica of %s, and there is no other node for it: add one first", id, shardList(alone))
 	case len(noQuorum) > 0:
 		return covey.Errorf(covey.Denied, "without node %s there are too few nodes for %d replicas of %s: add a node first and use `covey node replace %s NEW`, or lower the number with `covey cluster set --replicas`",
 			id, replicas, shardList(noQuorum), id)
@@ -166,11 +191,13 @@ func shardList(ids []covey.ShardID) string {
 func (n *Node) moved(ctx context.Context, id covey.NodeID) admin.NodeMove {
 	left := []covey.ShardID{}
 	for _, sh := range n.allShards(ctx) {
-		holds := func(r admin.Replica) bool {
-			// Of the directory everybody keeps a copy until removed.
-			return r.Node == id.String() && !(sh.ID == covey.DirectoryShard && r.Learner)
+		is := func(r admin.Replica) bool { return r.Node == id.String() }
+		votes := func(r admin.Replica) bool { return !r.Learner && !is(r) }
+		counts := slices.Contains(sh.Wanted, id.String()) || slices.ContainsFunc(sh.Replicas, is)
+		if sh.ID == covey.DirectoryShard { // a member has a copy, and may vote beside others
+			counts = slices.Equal(sh.Wanted, []string{id.String()}) || !slices.ContainsFunc(sh.Replicas, votes)
 		}
-		if slices.Contains(sh.Wanted, id.String()) || sh.Leader == "" || slices.ContainsFunc(sh.Replicas, holds) {
+		if counts || sh.Leader == "" {
 			left = append(left, sh.ID)
 		}
 	}

@@ -70,6 +70,8 @@ func (n *Node) removeState(id covey.ShardID) error {
 // tendGroups brings in the groups that the shard map wants here, and removes those
 // that it wants elsewhere and that are so.
 func (n *Node) tendGroups(ctx context.Context) {
+	n.tending.Lock()
+	defer n.tending.Unlock()
 	wanted, epoch := n.directory.ShardMap()
 	if epoch == 0 {
 		return

@@ -19,16 +19,22 @@ import (
 const termsAhead = 1_000_000
 
 // nodeLoss tells the shards that are lost if a node is removed that cannot be
-// reached: those of which it has the only replica.
-func (n *Node) nodeLoss(_ context.Context, r admin.NodeRequest) (admin.Loss, error) {
+// reached.
+func (n *Node) nodeLoss(ctx context.Context, r admin.NodeRequest) (admin.Loss, error) {
 	m, err := n.member(r.Node)
 	if err != nil {
 		return admin.Loss{}, err
 	}
 	loss := admin.Loss{Shards: []covey.ShardID{}}
-	if n.gone(m.ID) {
-		_, lost := n.removal(m.ID)
-		loss.Shards = append(loss.Shards, lost...)
+	if !n.gone(m.ID) {
+		return loss, nil
+	}
+	lost, err := n.lostWith(ctx, m.ID)
+	if err != nil {
+		return admin.Loss{}, err
+	}
+	for _, l := range lost {
+		loss.Shards = append(loss.Shards, l.id)
 	}
 	return loss, nil
 }
@@ -43,39 +49,117 @@ func (n *Node) userInShard(ctx context.Context, r admin.ShardPage) ([]admin.User
 	return n.users(ctx, list)
 }
 
-// acceptLoss has the shards begin once more, empty, of which a dead node has the
-// only replica. Their accounts stay. It may be done again when it was broken off:
-// a shard that has begun somewhere is left there.
+// A lostShard is one that nobody votes in who is there.
+type lostShard struct {
+	id   covey.ShardID
+	rest []covey.NodeID // who have something of it, which is of no use any more
+}
+
+// lostWith returns the shards that are lost with a dead node: it led them, or is to
+// hold them alone, and none of the others, who must all answer, has a vote there. A
+// copy that is not complete, as of a move that the death broke off, saves nothing.
+func (n *Node) lostWith(ctx context.Context, id covey.NodeID) ([]lostShard, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	held, voted := make(map[covey.ShardID]bool), make(map[covey.ShardID]bool)
+	rest := make(map[covey.ShardID][]covey.NodeID)
+	for _, m := range n.directory.Nodes() {
+		if m.ID == id {
+			continue
+		}
+		here, err := n.shardsAt(ctx, m.ID)
+		if err != nil {
+			return nil, unreached(m.ID, err)
+		}
+		for _, sh := range here {
+			rest[sh.ID] = append(rest[sh.ID], m.ID)
+			votes := func(of covey.NodeID) bool {
+				return slices.ContainsFunc(sh.Replicas, func(r admin.Replica) bool { return !r.Learner && r.Node == of.String() })
+			}
+			held[sh.ID] = held[sh.ID] || votes(m.ID)
+			voted[sh.ID] = voted[sh.ID] || votes(id)
+		}
+	}
+	var lost []lostShard
+	for shard := covey.ShardID(1); shard <= covey.ShardID(n.folder.self.Shards); shard++ {
+		leader, _ := n.table.Known(shard)
+		alone := slices.Equal(n.directory.Voters(shard), []covey.NodeID{id})
+		if !held[shard] && (alone || leader == id || voted[shard]) {
+			lost = append(lost, lostShard{shard, rest[shard]})
+		}
+	}
+	return lost, nil
+}
+
+// shardsAt asks a node, perhaps this one, what it has.
+func (n *Node) shardsAt(ctx context.Context, id covey.NodeID) (list []admin.Shard, err error) {
+	if id == n.folder.id {
+		return n.shardsHere(), nil
+	}
+	b, err := n.links.Call(ctx, id, methodShards)
+	if err == nil {
+		err = json.Unmarshal(b, &list)
+	}
+	return list, err
+}
+
+// acceptLoss has the shards begin once more, empty, that are lost with a dead node.
+// Their accounts stay. It may be done again when it was broken off: a shard that
+// has begun somewhere is not lost any more.
 func (n *Node) acceptLoss(ctx context.Context, id covey.NodeID) error {
 	if err := n.answers(ctx, id); err != nil {
 		return err
 	}
-	_, lost := n.removal(id)
-	if len(lost) == 0 {
-		return nil
-	}
-	begun, err := n.begun(ctx, id, lost)
+	lost, err := n.lostWith(ctx, id)
 	if err != nil {
 		return err
 	}
 	heirs := n.heirs(id)
-	if len(heirs) == 0 {
-		return covey.Errorf(covey.Denied, "no node is there that could hold %s", shardList(lost))
+	if len(heirs) == 0 && len(lost) > 0 {
+		return covey.Errorf(covey.Denied, "no node is there that could hold what node %s had", id)
 	}
-	_, epoch := n.directory.ShardMap()
-	changes := make(map[covey.ShardID][]covey.NodeID)
-	for i, shard := range lost {
-		to, ok := begun[shard]
-		if !ok {
-			to = heirs[i%len(heirs)]
-			n.log.Warn("a shard begins anew: all that it held is lost", "shard", uint32(shard), "lost_with", id.String(), "at", to.String())
-			if err := n.askFound(ctx, to, shard); err != nil {
+	for i, l := range lost {
+		to := heirs[i%len(heirs)]
+		n.log.Warn("a shard begins anew: all that it held is lost", "shard", uint32(l.id), "lost_with", id.String(), "at", to.String())
+		for _, leftover := range l.rest {
+			if err := n.askFound(ctx, leftover, l.id, 0); err != nil {
 				return err
 			}
 		}
-		changes[shard] = []covey.NodeID{to}
+		_, term := n.table.Known(l.id)
+		if err := n.askFound(ctx, to, l.id, term+termsAhead); err != nil {
+			return err
+		}
 	}
-	_, err = n.directory.SetShardMap(ctx, epoch, changes)
+	return n.mapWithout(ctx, id)
+}
+
+// mapWithout takes a dead node out of the shard map where a shard has begun anew
+// elsewhere.
+func (n *Node) mapWithout(ctx context.Context, id covey.NodeID) error {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	wanted, epoch := n.directory.ShardMap()
+	changes := make(map[covey.ShardID][]covey.NodeID)
+	for _, m := range n.directory.Nodes() {
+		if m.ID == id {
+			continue
+		}
+		here, err := n.shardsAt(ctx, m.ID)
+		if err != nil {
+			return unreached(m.ID, err)
+		}
+		for _, sh := range here {
+			alone := len(sh.Replicas) == 1 && sh.Replicas[0].Node == m.ID.String()
+			if sh.ID != covey.DirectoryShard && alone && slices.Equal(wanted[sh.ID], []covey.NodeID{id}) {
+				changes[sh.ID] = []covey.NodeID{m.ID}
+			}
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	_, err := n.directory.SetShardMap(ctx, epoch, changes)
 	return err
 }
 
@@ -89,40 +173,10 @@ func (n *Node) heirs(without covey.NodeID) (ids []covey.NodeID) {
 	return ids
 }
 
-// begun returns where shards have begun anew already. All nodes but the dead one
-// have to answer, so that none begins twice.
-func (n *Node) begun(ctx context.Context, dead covey.NodeID, shards []covey.ShardID) (map[covey.ShardID]covey.NodeID, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	at := make(map[covey.ShardID]covey.NodeID)
-	for _, m := range n.directory.Nodes() {
-		if m.ID == dead {
-			continue
-		}
-		here := n.shardsHere()
-		if m.ID != n.folder.id {
-			b, err := n.links.Call(ctx, m.ID, methodShards)
-			if err == nil {
-				here = nil
-				err = json.Unmarshal(b, &here)
-			}
-			if err != nil {
-				return nil, unreached(m.ID, err)
-			}
-		}
-		for _, sh := range here {
-			if slices.Contains(shards, sh.ID) && sh.Leader == m.ID.String() {
-				at[sh.ID] = m.ID
-			}
-		}
-	}
-	return at, nil
-}
-
-// askFound has a node found a shard.
-func (n *Node) askFound(ctx context.Context, to covey.NodeID, id covey.ShardID) error {
-	_, term := n.table.Known(id)
-	req := wire.AppendUint(wire.AppendUint(nil, uint64(id)), term+termsAhead)
+// askFound has a node found a shard in a term; with term 0, only remove what it has
+// of one that is lost.
+func (n *Node) askFound(ctx context.Context, to covey.NodeID, id covey.ShardID, term uint64) error {
+	req := wire.AppendUint(wire.AppendUint(nil, uint64(id)), term)
 	if to == n.folder.id {
 		_, err := n.serveFound(ctx, to, req)
 		return err
@@ -131,8 +185,8 @@ func (n *Node) askFound(ctx context.Context, to covey.NodeID, id covey.ShardID) 
 	return err
 }
 
-// serveFound begins a shard anew on this node, after looking for itself that
-// nobody who is there has it.
+// serveFound answers askFound, after looking for itself that nobody who is there has
+// a vote in the shard.
 func (n *Node) serveFound(ctx context.Context, from covey.NodeID, req []byte) ([]byte, error) {
 	r := wire.NewReader(req)
 	number, term := r.Uint(), r.Uint()
@@ -143,15 +197,29 @@ func (n *Node) serveFound(ctx context.Context, from covey.NodeID, req []byte) ([
 	if err := r.End(); err != nil {
 		return nil, covey.Errorf(covey.Invalid, "found a shard: %w", err)
 	}
-	for _, v := range n.directory.Voters(id) {
-		if err := n.answers(ctx, v); err != nil {
-			return nil, covey.Errorf(covey.Conflict, "shard %d has a replica there: %w", id, err)
+	n.tending.Lock()
+	defer n.tending.Unlock()
+	_, here := n.states.get(id)
+	if here {
+		for _, g := range n.host.Status() {
+			for _, v := range g.Voters {
+				if g.Group != id {
+					continue
+				}
+				if err := n.answers(ctx, v); err != nil {
+					return nil, covey.Errorf(covey.Conflict, "shard %d is not lost: %w", id, err)
+				}
+			}
+		}
+		n.log.Warn("what this node has of a lost shard is removed", "shard", uint32(id), "asked_by", from.String())
+		if err := n.dropShard(ctx, id); err != nil {
+			return nil, err
 		}
 	}
-	if _, here := n.states.get(id); here {
-		return nil, covey.Errorf(covey.Conflict, "shard %d has a replica on node %s", id, n.folder.id)
+	if term == 0 {
+		return nil, nil
 	}
-	n.log.Warn("shard begins anew on this node", "shard", uint32(id), "asked_by", from.String())
+	n.log.Warn("a lost shard begins anew on this node", "shard", uint32(id), "asked_by", from.String())
 	return nil, n.foundShard(id, term)
 }
 

@@ -65,6 +65,7 @@ type Node struct {
 
 	links      *links
 	secrets    secrets
+	tending    sync.Mutex // held while groups come and go
 	leaders    *leaders
 	reconciler *reconcile.Reconciler
 	tendSoon   chan struct{}

@@ -46,7 +46,7 @@ func (n *Node) secretFile() string {
 // nobody.
 func (n *Node) openSecrets() error {
 	path := n.secretFile()
-	list, err := peer.ReadSecrets(n.sys.fs, path)
+	list, err := peer.ReadSecrets(n.sys.FS, path)
 	switch {
 	case err == nil:
 	case !errors.Is(err, os.ErrNotExist):
@@ -59,7 +59,7 @@ func (n *Node) openSecrets() error {
 			return err
 		}
 		list = []peer.Secret{s}
-		if err := peer.WriteSecrets(n.sys.fs, path, list); err != nil {
+		if err := peer.WriteSecrets(n.sys.FS, path, list); err != nil {
 			return err
 		}
 	}
@@ -139,7 +139,7 @@ func (n *Node) watchSecrets(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		list, err := peer.ReadSecrets(n.sys.fs, n.secretFile())
+		list, err := peer.ReadSecrets(n.sys.FS, n.secretFile())
 		if err == nil {
 			err = n.useSecrets(list)
 		}
@@ -156,8 +156,8 @@ func (n *Node) watchSecrets(ctx context.Context) {
 // setSecrets writes the file and uses what is in it.
 func (n *Node) setSecrets(list []peer.Secret) error {
 	path := n.secretFile()
-	if is, err := peer.ReadSecrets(n.sys.fs, path); err != nil || !slices.Equal(is, list) {
-		if err := peer.WriteSecrets(n.sys.fs, path, list); err != nil {
+	if is, err := peer.ReadSecrets(n.sys.FS, path); err != nil || !slices.Equal(is, list) {
+		if err := peer.WriteSecrets(n.sys.FS, path, list); err != nil {
 			return covey.Errorf(covey.Denied, "%w: where the file is not the node's to write, change it by hand, in three steps: see docs/operating.md, «The secret»", err)
 		}
 	}

@@ -85,7 +85,7 @@ func TestSecretsFollowTheFile(t *testing.T) {
 			t.Errorf("after %v (-want +got):\n%s", fingerprints(tt.list), d)
 		}
 	}
-	if err := peer.WriteSecrets(n.sys.fs, n.secretFile(), []peer.Secret{next, foreign}); err != nil {
+	if err := peer.WriteSecrets(n.sys.FS, n.secretFile(), []peer.Secret{next, foreign}); err != nil {
 		t.Fatal(err)
 	}
 	waitUntil(t, "the file is followed", func() bool { return len(n.secrets.all()) == 2 })

@@ -3,7 +3,10 @@ package node
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +40,10 @@ func TestJoinIsEntered(t *testing.T) {
 		}
 		done <- err
 	}()
-	waitUntil(t, "the directory has two nodes", func() bool { return len(a.directory.Nodes()) == 2 })
+	waitUntil(t, "the directory has two nodes, and the second knows", func() bool {
+		b, err := os.ReadFile(filepath.Join(cfg.Node.Data, "node.toml"))
+		return len(a.directory.Nodes()) == 2 && err == nil && strings.Contains(string(b), a.folder.self.Cluster)
+	})
 	cancel()
 	<-done
 	f, err := openOldFolder(realSystem().FS, cfg.Node.Data)

@@ -19,21 +19,21 @@ import (
 
 // What nodes ask each other. The numbers travel: add at the end.
 const (
-	methodHello    peer.Method      = iota + 1 // to join: empty → the cluster's id, empty if there is none yet
-	methodJoin                                 // to join: joinRequest → joinReply
-	methodPing                                 // empty → empty, at once
-	methodWatch                                // empty → empty, after a while: who waits for it sees the link break
-	methodPropose                              // to the leader of a shard: see route.Shards.Serve
-	methodMembers                              // to the leader of a shard: number → nodes
-	methodShards                               // empty → what the node knows of its shards, as JSON
-	methodLeaders                              // empty → term and leader of the node's own groups: see serveLeaders
-	methodQueue                                // number → what waits in the queues of shards that the node leads, as JSON
-	methodApart                                // hash, shard → deliveries of the node whose senders are there: see delivery.Service.Apart
-	methodQuota                                // accounts over their quota: see quota.Board.Serve
-	methodAccounts                             // what accounts hold: numbers of shards and accounts → bytes, messages
-	methodSecrets                              // secrets to use, or none → secrets in use
-	methodFound                                // number of a shard, term: to begin the shard anew
-	methodFetch    = peer.FirstBulk            // a chunk of a copy of a shard
+	methodHello    peer.Method          = iota + 1 // to join: empty → the cluster's id, empty if there is none yet
+	methodJoin                                     // to join: joinRequest → joinReply
+	methodPing                                     // empty → empty, at once
+	methodWatch                                    // empty → empty, after a while: who waits for it sees the link break
+	methodPropose                                  // to the leader of a shard: see route.Shards.Serve
+	methodMembers                                  // to the leader of a shard: number → nodes
+	methodShards                                   // empty → what the node knows of its shards, as JSON
+	methodLeaders                                  // empty → term and leader of the node's own groups: see serveLeaders
+	methodQueue                                    // number → what waits in the queues of shards that the node leads, as JSON
+	methodApart                                    // hash, shard → deliveries of the node whose senders are there: see delivery.Service.Apart
+	methodAccounts                                 // what accounts hold: numbers of shards and accounts → bytes, messages
+	methodSecrets                                  // secrets to use, or none → secrets in use
+	methodFound                                    // number of a shard, term: to begin the shard anew
+	methodFetch    = peer.FirstBulk                // a chunk of a copy of a shard
+	methodQuota    = peer.FirstBulk + 2            // accounts over their quota: see quota.Board.Serve
 )
 
 // What nodes tell each other.

@@ -161,8 +161,6 @@ func (r *Reconciler) nodes(now time.Time) []placement.Node {
 		// Nobody waits for a dead node that an operator wants to be empty.
 		case m.ID != r.cfg.Self && dead && (m.State == directory.Draining || now.Sub(since) > rebuild):
 			n.State = placement.Lost
-		case m.ID != r.cfg.Self && dead && (now.Sub(since) > rebuild || m.State == directory.Draining):
-			n.State = placement.Lost // somebody said that it is not to be waited for
 		case m.ID != r.cfg.Self && dead:
 			n.State = placement.Down
 		case m.State == directory.Draining:

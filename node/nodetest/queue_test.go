@@ -114,6 +114,7 @@ func TestQueueAcrossNodes(t *testing.T) {
 		c.WaitFor("what waited arrives", func() bool { return times(t, victim, far, fmt.Sprint("m", i)) == 1 })
 	}
 	c.WaitFor("nothing waits", func() bool { return queued(t, front).Total == 0 })
+	c.WaitFor("the third node lets both in", func() bool { return times(t, front, far, "") >= 0 && times(t, front, near, "") >= 0 })
 	for i := range mails {
 		if n := times(t, front, far, fmt.Sprint("m", i)); n != 1 {
 			t.Errorf("%s has message %d %d times", far, i, n)

@@ -250,8 +250,9 @@ func eachResident(state Placer, segment uint64, fn func(Resident) error) error {
 	}
 }
 
-// verify reads those extents of r that lie in a segment.
-func (r Resident) verify(state Placer, log BodyLog, segment uint64, buf []byte, v *violations) {
+// verify reads those extents of r that lie in a segment, and returns how many
+// bytes these are.
+func (r Resident) verify(state Placer, log BodyLog, segment uint64, buf []byte, v *violations) (n int64) {
 	for _, e := range r.Extents {
 		if e.Segment != segment {
 			continue
@@ -260,9 +261,10 @@ func (r Resident) verify(state Placer, log BodyLog, segment uint64, buf []byte, 
 			v.add("%s: extent of %d octets", r, e.Length)
 			continue
 		}
+		n += int64(e.Length)
 		err := log.Read(e, buf[:e.Length])
 		if errors.Is(err, covey.NotFound) && !r.still(state, segment) {
-			return // deleted or moved meanwhile; the compactor verified what it moved
+			return n // deleted or moved meanwhile; the compactor verified what it moved
 		}
 		if err != nil && r.Body > 0 {
 			v.add("%w", &BodyError{r.Body, fmt.Errorf("in segment %d at %d: %w", e.Segment, e.Offset, err)})
@@ -270,6 +272,7 @@ func (r Resident) verify(state Placer, log BodyLog, segment uint64, buf []byte, 
 			v.add("%s in segment %d at %d: %w", r, e.Segment, e.Offset, err)
 		}
 	}
+	return n
 }
 
 // still reports whether r lies in the segment where it was found.

@@ -26,24 +26,36 @@ func (e *BodyError) Error() string { return fmt.Sprintf("body %d: %v", e.Body, e
 // Unwrap returns the cause.
 func (e *BodyError) Unwrap() error { return e.Err }
 
-// ReadPart returns a part of a body, for another replica whose own is damaged.
-// Parts are counted from 0 and have at most ChunkSize bytes; they are the same on
-// each replica. NotFound: there is no such part, or no such body any more.
-func ReadPart(state Reader, log BodyLog, id covey.BodyID, part int) ([]byte, error) {
+// A Part is one of those that a body consists of, and how it is known when it
+// comes from elsewhere. Parts have at most ChunkSize bytes and are the same on
+// each replica, but for where they lie.
+type Part struct {
+	Body   covey.BodyID
+	N      int // from 0
+	Length uint32
+	Sum    uint32
+}
+
+// Matches reports whether b is the part.
+func (p Part) Matches(b []byte) bool { return len(b) == int(p.Length) && checksum(b) == p.Sum }
+
+// ReadPart returns part n of a body, for another replica whose own is damaged.
+// NotFound: there is no such part, or no such body any more.
+func ReadPart(state Reader, log BodyLog, id covey.BodyID, n int) ([]byte, error) {
 	for range lookAgain {
 		extents, err := state.Body(id)
 		if err != nil {
 			return nil, err
 		}
-		if part < 0 || part >= len(extents) {
-			return nil, covey.Errorf(covey.NotFound, "part %d of body %d, which has %d", part, id, len(extents))
+		if n < 0 || n >= len(extents) {
+			return nil, covey.Errorf(covey.NotFound, "part %d of body %d, which has %d", n, id, len(extents))
 		}
-		p := make([]byte, extents[part].Length)
-		if err = log.Read(extents[part], p); err == nil {
+		p := make([]byte, extents[n].Length)
+		if err = log.Read(extents[n], p); err == nil {
 			return p, nil
 		}
 		if !errors.Is(err, covey.NotFound) {
-			return nil, fmt.Errorf("part %d of body %d: %w", part, id, err)
+			return nil, fmt.Errorf("part %d of body %d: %w", n, id, err)
 		}
 	}
 	return nil, covey.Errorf(covey.Unavailable, "body %d keeps moving", id)
@@ -54,9 +66,9 @@ type Repair struct {
 	State State
 	Log   *seglog.Log // where the bodies of State are
 
-	// Fetch returns a part of a body as ReadPart does on another replica. It is
-	// not believed: what it returns must have the checksum known here.
-	Fetch func(ctx context.Context, id covey.BodyID, part int) ([]byte, error)
+	// Fetch returns a part as another replica has it. It is not believed: what it
+	// returns must match.
+	Fetch func(context.Context, Part) ([]byte, error)
 }
 
 // Body reads a body and replaces the parts that cannot be read, or do not match
@@ -134,11 +146,12 @@ func (r Repair) mend(ctx context.Context, p patient) (to []seglog.Extent, n int,
 // replace fetches a part and puts it into the log.
 func (r Repair) replace(ctx context.Context, p patient, part int) (seglog.Extent, error) {
 	e := p.extents[part]
-	b, err := r.Fetch(ctx, p.id, part)
+	want := Part{p.id, part, e.Length, e.Sum}
+	b, err := r.Fetch(ctx, want)
 	if err != nil {
 		return e, err
 	}
-	if len(b) != int(e.Length) || checksum(b) != e.Sum {
+	if !want.Matches(b) {
 		return e, covey.Errorf(covey.Corrupt, "%d octets that do not match the checksum", len(b))
 	}
 	places, err := p.hold.Append([][]byte{b})

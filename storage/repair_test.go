@@ -62,6 +62,13 @@ func pair(t *testing.T) (a, b *machine, id covey.BodyID) {
 	return a, b, id
 }
 
+// fetchFrom returns what brings parts of shard 1's bodies from another machine.
+func fetchFrom(m *machine) func(context.Context, storage.Part) ([]byte, error) {
+	return func(_ context.Context, p storage.Part) ([]byte, error) {
+		return storage.ReadPart(m.states[1], m.log, p.Body, p.N)
+	}
+}
+
 // damaged returns the bodies of shard 1 that a check finds.
 func (m *machine) damaged() []covey.BodyID {
 	var list []covey.BodyID
@@ -85,12 +92,12 @@ func TestRepair(t *testing.T) {
 		t.Fatalf("damaged are %v, want %d twice", got, id)
 	}
 	var asked []int
-	repair := storage.Repair{State: b.states[1], Log: b.log, Fetch: func(_ context.Context, body covey.BodyID, part int) ([]byte, error) {
-		if body != id {
-			t.Errorf("body %d was asked for", body)
+	repair := storage.Repair{State: b.states[1], Log: b.log, Fetch: func(_ context.Context, p storage.Part) ([]byte, error) {
+		if p.Body != id || p.Length != 1000 || p.Sum != good[p.N].Sum {
+			t.Errorf("%+v was asked for", p)
 		}
-		asked = append(asked, part)
-		return storage.ReadPart(a.states[1], a.log, body, part)
+		asked = append(asked, p.N)
+		return storage.ReadPart(a.states[1], a.log, p.Body, p.N)
 	}}
 	if n, err := repair.Body(t.Context(), id); n != 2 || err != nil {
 		t.Fatalf("%d parts were repaired, error %v", n, err)
@@ -132,16 +139,16 @@ func TestRepairRefuses(t *testing.T) {
 	broken := errors.New("no link")
 	for _, tt := range []struct {
 		name  string
-		fetch func(context.Context, covey.BodyID, int) ([]byte, error)
+		fetch func(context.Context, storage.Part) ([]byte, error)
 		want  error
 	}{
-		{"other bytes", func(_ context.Context, id covey.BodyID, part int) ([]byte, error) {
-			return storage.ReadPart(a.states[1], a.log, id, part-1)
+		{"other bytes", func(_ context.Context, p storage.Part) ([]byte, error) {
+			return storage.ReadPart(a.states[1], a.log, p.Body, p.N-1)
 		}, covey.Corrupt},
-		{"too short", func(context.Context, covey.BodyID, int) ([]byte, error) { return nil, nil }, covey.Corrupt},
-		{"none", func(context.Context, covey.BodyID, int) ([]byte, error) { return nil, broken }, broken},
-		{"gone there", func(_ context.Context, _ covey.BodyID, part int) ([]byte, error) {
-			return storage.ReadPart(a.states[1], a.log, 1<<40, part)
+		{"too short", func(context.Context, storage.Part) ([]byte, error) { return nil, nil }, covey.Corrupt},
+		{"none", func(context.Context, storage.Part) ([]byte, error) { return nil, broken }, broken},
+		{"gone there", func(_ context.Context, p storage.Part) ([]byte, error) {
+			return storage.ReadPart(a.states[1], a.log, 1<<40, p.N)
 		}, covey.NotFound},
 	} {
 		r := storage.Repair{State: b.states[1], Log: b.log, Fetch: tt.fetch}
@@ -190,9 +197,7 @@ func TestCompactRepaired(t *testing.T) {
 	if len(told) != 1 || told[0] != id {
 		t.Errorf("bodies %v were told to be damaged, want %d once", told, id)
 	}
-	r := storage.Repair{State: b.states[1], Log: b.log, Fetch: func(_ context.Context, id covey.BodyID, part int) ([]byte, error) {
-		return storage.ReadPart(a.states[1], a.log, id, part)
-	}}
+	r := storage.Repair{State: b.states[1], Log: b.log, Fetch: fetchFrom(a)}
 	if n, err := r.Body(t.Context(), id); n != 1 || err != nil {
 		t.Fatalf("%d parts were repaired, error %v", n, err)
 	}
@@ -222,9 +227,7 @@ func TestRepairLost(t *testing.T) {
 	if got := b.damaged(); len(got) != 1 || got[0] != id {
 		t.Fatalf("damaged are %v, want %d", got, id)
 	}
-	r := storage.Repair{State: b.states[1], Log: b.log, Fetch: func(_ context.Context, id covey.BodyID, part int) ([]byte, error) {
-		return storage.ReadPart(a.states[1], a.log, id, part)
-	}}
+	r := storage.Repair{State: b.states[1], Log: b.log, Fetch: fetchFrom(a)}
 	if n, err := r.Body(t.Context(), id); n != 1 || err != nil {
 		t.Fatalf("%d parts were repaired, error %v", n, err)
 	}
@@ -245,9 +248,7 @@ func TestDamagedCopy(t *testing.T) {
 	if got := b.damaged(); len(got) != 2 || got[0] != id || got[1] != id {
 		t.Fatalf("damaged are %v, want %d twice", got, id)
 	}
-	r := storage.Repair{State: b.states[1], Log: b.log, Fetch: func(_ context.Context, id covey.BodyID, part int) ([]byte, error) {
-		return storage.ReadPart(sound.states[1], sound.log, id, part)
-	}}
+	r := storage.Repair{State: b.states[1], Log: b.log, Fetch: fetchFrom(sound)}
 	if n, err := r.Body(t.Context(), id); n != 2 || err != nil {
 		t.Fatalf("%d parts were repaired, error %v", n, err)
 	}

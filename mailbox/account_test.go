@@ -15,6 +15,7 @@ import (
 	"github.com/covey-mail/covey/mailbox"
 	"github.com/covey-mail/covey/mailbox/mailboxtest"
 	"github.com/covey-mail/covey/storage"
+	"github.com/covey-mail/covey/storage/seglog"
 )
 
 const hello = "From: a@example.org\r\nSubject: hello\r\n\r\nbody\r\n"
@@ -165,14 +166,7 @@ func TestContentMovedOrDamaged(t *testing.T) {
 	a := account(c)
 	appendTo(t, a, "INBOX", hello)
 	v := open(t, a, "INBOX")
-	var m *storage.Message
-	err := v.Messages(t.Context(), storage.Query{Extents: true}, func(one *storage.Message) error {
-		m = one
-		return nil
-	})
-	if err != nil || m == nil {
-		t.Fatal(err)
-	}
+	m := theMessage(t, v)
 	read := func(size int) (string, error) {
 		content, err := v.Content(t.Context(), m)
 		if err != nil {
@@ -203,6 +197,75 @@ func TestContentMovedOrDamaged(t *testing.T) {
 	if _, err := v.Content(t.Context(), m); covey.KindOf(err) != covey.Corrupt {
 		t.Errorf("of another size: %v", err)
 	}
+}
+
+// A body that is damaged, or lies nowhere any more, is repaired when it is read.
+func TestContentRepaired(t *testing.T) {
+	c := mailboxtest.New(t, 1)
+	a := account(c)
+	appendTo(t, a, "INBOX", hello)
+	v := open(t, a, "INBOX")
+	m, content := theMessage(t, v), contentOf(t, v, 1)
+	r, err := c.Local(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := m.Extents
+	lost := []seglog.Extent{place[0]}
+	lost[0].Segment = 77
+	move := func(from, to []seglog.Extent) {
+		if err := r.(storage.Placer).Move([]storage.Move{{Resident: storage.Resident{Body: m.Body, Extents: from}, To: to}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		name           string
+		damage, repair func()
+		want           covey.Kind
+	}{
+		{"damaged", func() { c.Damage(place[0]) }, func() { c.Damage(place[0]) }, covey.Corrupt},
+		{"gone", func() { move(place, lost) }, func() { move(lost, place) }, covey.Unavailable},
+	} {
+		asked := 0
+		works := false
+		c.Repair(func(id covey.ShardID, body covey.BodyID) error {
+			if asked++; id != 1 || body != m.Body {
+				t.Errorf("%s: body %d of shard %d was to be repaired", tt.name, body, id)
+			}
+			if works {
+				tt.repair()
+			}
+			return nil
+		})
+		tt.damage()
+		content := contentOf(t, v, 1)
+		p := make([]byte, len(hello))
+		if n, err := content.ReadAt(p, 0); n != 0 || covey.KindOf(err) != tt.want || asked != 1 {
+			t.Errorf("%s: a repair that does not help: %d octets, %v; repaired %d times", tt.name, n, err, asked)
+		}
+		works = true
+		if n, err := content.ReadAt(p, 0); string(p[:n]) != hello || err != nil || asked != 2 {
+			t.Errorf("%s: got %q, %v; repaired %d times", tt.name, p[:n], err, asked)
+		}
+	}
+	c.Repair(nil)
+	c.Damage(place[0])
+	if n, err := content.ReadAt(make([]byte, 1), 0); n != 0 || covey.KindOf(err) != covey.Corrupt || !strings.Contains(err.Error(), "no other replica") {
+		t.Errorf("repair refused: %d octets, %v", n, err)
+	}
+}
+
+// theMessage returns the only message of a view, with its extents.
+func theMessage(t *testing.T, v *mailbox.View) (m *storage.Message) {
+	t.Helper()
+	err := v.Messages(t.Context(), storage.Query{Extents: true}, func(one *storage.Message) error {
+		m = one
+		return nil
+	})
+	if err != nil || m == nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 func contentOf(t *testing.T, v *mailbox.View, seq uint32) *mailbox.Content {

@@ -3,6 +3,7 @@ package mailbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/covey-mail/covey"
@@ -74,8 +75,9 @@ func (c *Content) lie(extents []seglog.Extent) error {
 // Size returns the length of the message in bytes.
 func (c *Content) Size() int64 { return c.size }
 
-// ReadAt implements io.ReaderAt. Bytes that do not match their checksum are
-// covey.Corrupt and are not returned.
+// ReadAt implements io.ReaderAt. Bytes that do not match their checksum, or are
+// gone, are repaired from another replica; if that fails they are covey.Corrupt,
+// or covey.Unavailable, and are not returned.
 func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 || off >= c.size {
 		return 0, io.EOF
@@ -84,14 +86,19 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < int64(len(c.prefix)) {
 		n = copy(p, c.prefix[off:])
 	}
-	for tries := 0; n < len(p) && off+int64(n) < c.size; {
+	for tries, repaired := 0, false; n < len(p) && off+int64(n) < c.size; {
 		got, err := c.readRun(p[n:], off+int64(n))
 		n += got
 		if errors.Is(err, covey.NotFound) { // compaction moved it: look it up again
-			if tries++; tries == maxTries {
-				return n, covey.Errorf(covey.Unavailable, "body %d of shard %d keeps moving", c.id, c.shard)
+			if tries++; tries < maxTries {
+				err = c.locate(context.Background())
+			} else {
+				err = covey.Errorf(covey.Unavailable, "body %d of shard %d keeps moving, or is gone", c.id, c.shard)
 			}
-			err = c.locate(context.Background())
+		}
+		if (errors.Is(err, covey.Corrupt) || tries == maxTries) && !repaired {
+			tries, repaired = 0, true
+			err = c.repair(err)
 		}
 		if err != nil {
 			return n, err
@@ -101,6 +108,18 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// repair has the body repaired because of why, and looks up where it lies then.
+func (c *Content) repair(why error) error {
+	if c.s.cfg.Repair == nil {
+		return why
+	}
+	ctx := context.Background() // io.ReaderAt has none; Repair takes a bounded time
+	if err := c.s.cfg.Repair(ctx, c.shard, c.id); err != nil {
+		return fmt.Errorf("%w (repair: %v)", why, err)
+	}
+	return c.locate(ctx)
 }
 
 // maxTries is how often a run is looked for that is not where it was.

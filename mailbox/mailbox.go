@@ -48,6 +48,10 @@ type Config struct {
 	Shards Shards
 	Bodies Bodies
 
+	// Repair replaces what is damaged of a body by what another replica has. It
+	// blocks for a bounded time. Nil: there are no others.
+	Repair func(context.Context, covey.ShardID, covey.BodyID) error
+
 	// Room returns covey.DiskFull while no new data may be stored. Nil: there is
 	// always room.
 	Room func() error

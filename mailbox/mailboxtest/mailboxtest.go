@@ -27,6 +27,7 @@ type Cluster struct {
 	log    []byte // entries as a log would hold them; extents point into it
 	fail   func(covey.ShardID, storage.Command) error
 	lose   func(covey.ShardID, storage.Command) bool
+	repair func(covey.ShardID, covey.BodyID) error
 	now    time.Time
 }
 
@@ -39,7 +40,7 @@ func New(t testing.TB, n int) *Cluster {
 		now:    time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	c.Service = mailbox.New(mailbox.Config{
-		Shards: c, Bodies: bodies{c}, Uploads: mailbox.NewSequence(1, 1), Now: c.Now,
+		Shards: c, Bodies: bodies{c}, Uploads: mailbox.NewSequence(1, 1), Now: c.Now, Repair: c.mend,
 	})
 	for id := covey.ShardID(1); id <= covey.ShardID(n); id++ {
 		c.states[id] = storage.OpenMemory(storage.Config{
@@ -131,7 +132,25 @@ func (c *Cluster) Local(id covey.ShardID) (storage.Reader, error) {
 	return st, nil
 }
 
-// Damage changes a byte of what lies at e, so that its checksum no longer holds.
+// Repair makes fn repair bodies from now on.
+func (c *Cluster) Repair(fn func(covey.ShardID, covey.BodyID) error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.repair = fn
+}
+
+func (c *Cluster) mend(_ context.Context, id covey.ShardID, body covey.BodyID) error {
+	c.mu.Lock()
+	fn := c.repair
+	c.mu.Unlock()
+	if fn == nil {
+		return covey.Errorf(covey.Unavailable, "no other replica of shard %d", id)
+	}
+	return fn(id, body)
+}
+
+// Damage changes a byte of what lies at e, so that its checksum no longer holds;
+// a second time it holds again.
 func (c *Cluster) Damage(e seglog.Extent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -97,6 +97,9 @@ CREATE TABLE installed (
 	one INTEGER PRIMARY KEY CHECK (one = 1), -- a row, if the database came from another node
 	meta BLOB                       -- what State.Install was given
 );
+`, `
+-- see State.Hash
+ALTER TABLE meta ADD COLUMN hash INTEGER NOT NULL DEFAULT 0;
 `}
 
 // Bounds of the write-ahead log, in bytes, at which a commit makes a checkpoint

@@ -8,6 +8,7 @@ import (
 	"zombiezen.com/go/sqlite"
 
 	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/runhash"
 )
 
 // reload replaces what is kept in memory by what the database has, for readers all
@@ -29,6 +30,8 @@ func (s *State) reload() error {
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
 	s.meta, s.domains, s.cluster = m, domains, c
+	s.hashes = runhash.History{}
+	s.hashes.Add(m.applied, m.hash)
 	s.cache.Clear()
 	s.changed = everything
 	return nil
@@ -39,7 +42,7 @@ func unixTime(sec int64) time.Time { return time.Unix(sec, 0).UTC() }
 func (db *database) loadMeta() (m meta, err error) {
 	found := false
 	err = db.query(`SELECT applied, cluster, shards, next_account, next_domain, accounts, unverified, quota,
-		postmaster_local, postmaster_domain, level, replicas, rebuild_after FROM meta`, nil, func(q *sqlite.Stmt) error {
+		postmaster_local, postmaster_domain, level, replicas, rebuild_after, hash FROM meta`, nil, func(q *sqlite.Stmt) error {
 		found = true
 		m = meta{
 			applied:     uint64(q.ColumnInt64(0)),
@@ -53,6 +56,7 @@ func (db *database) loadMeta() (m meta, err error) {
 			level:       uint32(q.ColumnInt64(10)),
 			replicas:    int(q.ColumnInt64(11)),
 			rebuild:     time.Duration(q.ColumnInt64(12)) * time.Second,
+			hash:        uint64(q.ColumnInt64(13)),
 		}
 		q.ColumnBytes(1, m.cluster[:])
 		return nil

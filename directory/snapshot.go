@@ -40,11 +40,13 @@ func (s *State) beginCopy(n uint64) (snapshot.Copy, error) {
 	if err != nil {
 		return snapshot.Copy{}, err
 	}
+	_, hash := s.Hash()
 	file, size, err := s.db.source.Copy(snapshot.CopyName(s.cfg.Path, n))
 	if err != nil {
 		return snapshot.Copy{}, err
 	}
-	return snapshot.Copy{Header: snapshot.Header{Group: covey.DirectoryShard, Index: index, Database: size}, File: file}, nil
+	head := snapshot.Header{Group: covey.DirectoryShard, Index: index, Hash: hash, Database: size}
+	return snapshot.Copy{Header: head, File: file}, nil
 }
 
 // A restorer puts a copy of the directory together beside the present one.
@@ -137,7 +139,7 @@ func (r *restorer) stage() error {
 	if err := r.in.End(); err != nil {
 		return err
 	}
-	err := r.withDatabase(func(db *database) error { return foreign(db.verify(r.head.Index)) })
+	err := r.withDatabase(func(db *database) error { return foreign(db.verify(r.head)) })
 	if err != nil {
 		return err
 	}
@@ -176,8 +178,8 @@ func foreign(err error) error {
 }
 
 // verify checks that a database which came from elsewhere is one that this
-// program could have made, whole, and as of an index.
-func (db *database) verify(index uint64) error {
+// program could have made, whole, and what its header says.
+func (db *database) verify(h snapshot.Header) error {
 	want, err := expectedSchema()
 	if err != nil {
 		return err
@@ -199,8 +201,8 @@ func (db *database) verify(index uint64) error {
 		return err
 	}
 	m, err := db.loadMeta()
-	if err == nil && m.applied != index {
-		err = covey.Errorf(covey.Corrupt, "the copy is at %d, and says %d", m.applied, index)
+	if err == nil && (m.applied != h.Index || m.hash != h.Hash) {
+		err = covey.Errorf(covey.Corrupt, "the copy is at %d with hash %x, and says %d with %x", m.applied, m.hash, h.Index, h.Hash)
 	}
 	if err == nil {
 		_, err = db.loadDomains()

@@ -164,7 +164,7 @@ func TestB04_RestoreRefuses(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	index := cmds[499].Index
+	index, hash := a.Hash()
 	dir := t.TempDir()
 	b := openState(t, filepath.Join(dir, "b"))
 	b.Apply(cmds[:10])
@@ -204,6 +204,7 @@ func TestB04_RestoreRefuses(t *testing.T) {
 		{name: "node", sql: "INSERT INTO node VALUES (5000, x'00', '', '', '', '', 1, 1, 0, 0, 0)"},
 		{name: "voters", sql: "UPDATE shard SET voters = 'x'"},
 		{name: "other index", change: func(h *snapshot.Header) { h.Index++ }},
+		{name: "other hash", change: func(h *snapshot.Header) { h.Hash++ }},
 		{name: "other group", change: func(h *snapshot.Header) { h.Group = 1 }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -216,7 +217,7 @@ func TestB04_RestoreRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h := snapshot.Header{Index: index}
+			h := snapshot.Header{Index: index, Hash: hash}
 			if tt.change != nil {
 				tt.change(&h)
 			}
@@ -228,7 +229,7 @@ func TestB04_RestoreRefuses(t *testing.T) {
 		if err := os.WriteFile(path, bytes.Repeat([]byte("not a database "), 1000), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, forge(t, path, snapshot.Header{Index: index}))
+		refused(t, forge(t, path, snapshot.Header{Index: index, Hash: hash}))
 	})
 	t.Run("behind", func(t *testing.T) {
 		b.Apply(cmds[10:])

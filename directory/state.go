@@ -7,10 +7,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory/recent"
 	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/runhash"
 	"github.com/covey-mail/covey/internal/snapshot"
+	"github.com/covey-mail/covey/internal/wire"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
@@ -50,10 +54,13 @@ type State struct {
 
 	copies    snapshot.Copies // for other nodes to read
 	restoring *restorer       // nil: none
+	digest    *xxhash.Digest
+	scratch   []byte
 
 	// viewMu guards what look-ups read without the database.
 	viewMu  sync.Mutex
 	meta    meta
+	hashes  runhash.History
 	domains map[string]domain
 	cluster *cluster
 	cache   *recent.Map[covey.Address, row] // agrees with db; an empty row is an address that does not exist
@@ -62,6 +69,7 @@ type State struct {
 // meta is the row of the meta table.
 type meta struct {
 	applied     uint64
+	hash        uint64 // see State.Hash
 	cluster     covey.ClusterID
 	shards      uint32
 	nextAccount covey.AccountID
@@ -112,7 +120,7 @@ func open(cfg Config) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
 	}
-	s := &State{cfg: cfg, db: db, commitAt: commitEvery, cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2))}
+	s := &State{cfg: cfg, db: db, commitAt: commitEvery, digest: xxhash.New(), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2))}
 	if err := s.reload(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.close())
 	}
@@ -126,6 +134,24 @@ func (s *State) Applied() uint64 {
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
 	return s.meta.applied
+}
+
+// Hash returns Applied, and the running hash over all commands up to it and over
+// what each did. Replicas with the same index have the same hash. One that was
+// made by a program without it counts from when it was opened first by one with
+// it.
+func (s *State) Hash() (index, hash uint64) {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	return s.meta.applied, s.meta.hash
+}
+
+// HashAt returns the running hash over everything up to index, and false if that
+// is not known any more, or not yet; see runhash.History.
+func (s *State) HashAt(index uint64) (hash uint64, ok bool) {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	return s.hashes.At(index)
 }
 
 // Apply applies commands with ascending indexes above Applied and returns one
@@ -175,11 +201,31 @@ func (s *State) applyOne(c seglog.Command) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.change(func(m *meta) { m.applied = c.Index })
+	s.fold(c, result)
 	if s.pending++; s.pending >= s.commitAt {
 		err = s.commitLocked()
 	}
 	return result, err
+}
+
+// fold notes that a command was applied, and adds it and what came of it to the
+// running hash.
+func (s *State) fold(c seglog.Command, result any) {
+	s.change(func(m *meta) {
+		m.applied = c.Index
+		b := s.scratch[:0]
+		for _, v := range []uint64{m.hash, c.Index, uint64(m.nextAccount), uint64(m.nextDomain), uint64(m.accounts), s.cluster.epoch} {
+			b = wire.AppendUint(b, v)
+		}
+		if err, refused := result.(error); refused {
+			b = append(b, 1, byte(covey.KindOf(err)))
+		}
+		s.digest.Reset()
+		s.digest.Write(b)
+		s.digest.Write(c.Data)
+		m.hash, s.scratch = s.digest.Sum64(), b
+		s.hashes.Add(m.applied, m.hash)
+	})
 }
 
 // change changes meta for readers. The database follows at the next commit.
@@ -202,10 +248,10 @@ func (s *State) commitLocked() error {
 	m := s.meta
 	err := s.db.exec(`UPDATE meta SET applied = ?, cluster = ?, shards = ?, next_account = ?, next_domain = ?,
 		accounts = ?, unverified = ?, quota = ?, postmaster_local = ?, postmaster_domain = ?,
-		level = ?, replicas = ?, rebuild_after = ?`,
+		level = ?, replicas = ?, rebuild_after = ?, hash = ?`,
 		int64(m.applied), m.cluster[:], int64(m.shards), int64(m.nextAccount), m.nextDomain,
 		m.accounts, m.unverified, m.quota, m.postmaster.Local, m.postmaster.Domain,
-		int64(m.level), int64(m.replicas), int64(m.rebuild/time.Second))
+		int64(m.level), int64(m.replicas), int64(m.rebuild/time.Second), int64(m.hash))
 	if err == nil {
 		err = s.db.exec("COMMIT")
 	}
@@ -273,7 +319,7 @@ func (s *State) recover(replay func(after uint64, apply func([]seglog.Command) [
 	s.pending, s.commitAt = again.pending, again.pending+commitEvery
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
-	s.meta, s.domains, s.cluster, s.cache = again.meta, again.domains, again.cluster, again.cache
+	s.meta, s.domains, s.cluster, s.cache, s.hashes = again.meta, again.domains, again.cluster, again.cache, again.hashes
 	s.changed = everything
 	return nil
 }

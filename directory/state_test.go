@@ -136,6 +136,37 @@ func TestStateIsAFunctionOfItsCommands(t *testing.T) {
 	}
 }
 
+// The running hash tells at which command replicas went apart, is kept by the
+// database, and depends on what commands did.
+func TestHash(t *testing.T) {
+	cmds := history(300)
+	path := filepath.Join(t.TempDir(), "a")
+	a, b := openState(t, path), openState(t, filepath.Join(t.TempDir(), "b"))
+	a.Apply(cmds[:100])
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = openState(t, path)
+	a.Apply(cmds[100:])
+	b.Apply(cmds[:200])
+	b.change(func(m *meta) { m.nextAccount++ }) // as a fault of the program would
+	b.Apply(cmds[200:])
+	for _, i := range []int{100, 150, 199, 200, 299} {
+		at := cmds[i].Index
+		x, ok := a.HashAt(at)
+		y, also := b.HashAt(at)
+		if !ok || !also || x == 0 || (x == y) != (i < 200) {
+			t.Errorf("hashes at command %d are %x, %v and %x, %v", i, x, ok, y, also)
+		}
+	}
+	if index, hash := a.Hash(); index != cmds[299].Index || hash == 0 {
+		t.Errorf("at %d with hash %x", index, hash)
+	}
+	if h, ok := a.HashAt(cmds[50].Index); ok {
+		t.Errorf("after opening at command 99, the hash at 50 is known: %x", h)
+	}
+}
+
 // A process that dies loses what was not committed, and gets it again from the
 // log.
 func TestReplayAfterCrash(t *testing.T) {

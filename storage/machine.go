@@ -8,6 +8,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/mutant"
+	"github.com/covey-mail/covey/internal/runhash"
 	"github.com/covey-mail/covey/internal/wire"
 	"github.com/covey-mail/covey/storage/seglog"
 )
@@ -27,7 +28,7 @@ type machine struct {
 	heard       heard
 	queue       queue
 	rolls       rolls
-	hashes      hashes
+	hashes      runhash.History
 	installed   []byte // what the last Install was given; not replicated
 
 	entry   seglog.Command // being applied
@@ -146,7 +147,7 @@ func (m *machine) fold(e seglog.Command, r *Result) {
 	m.digest.Write(b)
 	m.digest.Write(e.Data)
 	m.meta.hash, m.scratch = m.digest.Sum64(), b
-	m.hashes.add(e.Index, m.meta.hash)
+	m.hashes.Add(e.Index, m.meta.hash)
 }
 
 // tick moves the shard's clock to a command's time, if that is later, and drops

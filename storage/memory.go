@@ -15,7 +15,7 @@ import (
 // not looked at. A checkpoint of it is nothing; once closed it is gone.
 func OpenMemory(cfg Config) State {
 	m := newMachine(newMemory())
-	m.hashes.add(0, 0)
+	m.hashes.Add(0, 0)
 	return newShard(cfg, m)
 }
 

@@ -127,6 +127,13 @@ func (s *shard) Hash() (index, hash uint64) {
 	return s.m.meta.applied, s.m.meta.hash
 }
 
+// HashAt implements State.
+func (s *shard) HashAt(index uint64) (hash uint64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.m.hashes.At(index)
+}
+
 // Apply implements State.
 func (s *shard) Apply(cmds []seglog.Command) []any {
 	results := make([]any, len(cmds))

@@ -237,7 +237,7 @@ func (d *database) load(m *machine) {
 		d.saved = m.meta
 	}
 	q.end()
-	m.hashes.add(m.meta.applied, m.meta.hash)
+	m.hashes.Add(m.meta.applied, m.meta.hash)
 	for q := d.query("SELECT meta FROM installed"); q.next(); {
 		m.installed = q.blobAt(0)
 	}

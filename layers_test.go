@@ -38,6 +38,7 @@ var layers = map[string]int{
 	"node/route":       7,
 	"node/reconcile":   7,
 	"node/quota":       7,
+	"node/compare":     7,
 	"node":             8,
 	"cmd":              9,
 	"test":             10,

@@ -98,7 +98,7 @@ func (c *checker) connected(name string, st interface{ Applied() uint64 }, log *
 // check is Check for the running node. The log is checked by what the bodies and
 // the groups read from it; its older records are left to a check at rest.
 func (n *Node) check(ctx context.Context) admin.CheckResult {
-	c := checker{ctx: ctx}
+	c := checker{ctx: ctx, damaged: n.scrubber.Suspect}
 	c.problems("directory", n.directoryState.Check(ctx))
 	for id := covey.ShardID(1); id <= covey.ShardID(n.folder.self.Shards); id++ {
 		if st, ok := n.states.get(id); ok {
@@ -110,15 +110,22 @@ func (n *Node) check(ctx context.Context) admin.CheckResult {
 
 // checker gathers what a check finds.
 type checker struct {
-	ctx context.Context
-	res admin.CheckResult
+	ctx     context.Context
+	res     admin.CheckResult
+	damaged func(covey.ShardID, covey.BodyID) // told of bodies that can be repaired; nil: they cannot
 }
 
 func (c *checker) shard(id covey.ShardID, st storage.State, log *seglog.Log) {
 	name := fmt.Sprintf("shard %d", id)
 	c.res.Shards++
 	c.problems(name, st.Check(c.ctx))
-	c.problems(name, storage.CheckBodies(c.ctx, st, log))
+	bad := storage.CheckBodies(c.ctx, st, log)
+	c.problems(name, bad)
+	for _, err := range bad {
+		if body := (*storage.BodyError)(nil); errors.As(err, &body) && c.damaged != nil {
+			c.damaged(id, body.Body)
+		}
+	}
 	live, err := st.Live()
 	c.problem(name, err)
 	for _, bytes := range live {

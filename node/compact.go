@@ -12,7 +12,8 @@ func (n *Node) startCompactor(ctx context.Context) error {
 	tick := time.NewTicker(time.Duration(n.cfg.Limits.CompactEvery))
 	m := storage.NewCompactorMetrics()
 	c, err := storage.NewCompactor(storage.CompactorConfig{
-		Log: n.seglog, Shards: n.states.placers, Checkpoint: n.host.Checkpoint, Tick: tick.C, Metrics: m, Logger: n.cfg.Logger,
+		Log: n.seglog, Shards: n.states.placers, Damaged: n.scrubber.Suspect, Checkpoint: n.host.Checkpoint,
+		Tick: tick.C, Metrics: m, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		return err

@@ -75,6 +75,7 @@ type LimitsConfig struct {
 	DiskReserve     int64    `toml:"disk_reserve"`      // bytes kept free for reading and deleting; 64 MiB
 	CheckpointEvery Duration `toml:"checkpoint_every"`  // how often each shard's database is put on disk; 60s
 	CompactEvery    Duration `toml:"compact_every"`     // how often the log is looked over for segments that are mostly dead; 10s
+	ScrubEvery      Duration `toml:"scrub_every"`       // the time in which every message is read once and compared with its checksum; 168h
 	SegmentSize     int64    `toml:"segment_size"`      // bytes of a segment of the log; 64 MiB
 	LogKeep         int64    `toml:"log_keep"`          // bytes of the log kept of each shard for nodes that were away; 256 MiB
 }
@@ -123,7 +124,7 @@ func DefaultConfig(data string, offset int) Config {
 		Limits: LimitsConfig{
 			MessageSize: 50 << 20, Recipients: 100, Connections: 4000, PerAddress: 50, SessionsPerUser: 50,
 			ClearTextLogin: "loopback", DiskReserve: 64 << 20, CheckpointEvery: Duration(time.Minute),
-			CompactEvery: Duration(10 * time.Second), SegmentSize: 64 << 20, LogKeep: 256 << 20,
+			CompactEvery: Duration(10 * time.Second), ScrubEvery: Duration(7 * 24 * time.Hour), SegmentSize: 64 << 20, LogKeep: 256 << 20,
 		},
 		Cluster: ClusterConfig{Replicas: 3, Shards: 16, RebuildAfter: Duration(10 * time.Minute)},
 	}
@@ -180,6 +181,7 @@ func (c *Config) fill() {
 	setDefault(&l.DiskReserve, d.DiskReserve)
 	setDefault(&l.CheckpointEvery, d.CheckpointEvery)
 	setDefault(&l.CompactEvery, d.CompactEvery)
+	setDefault(&l.ScrubEvery, d.ScrubEvery)
 	setDefault(&l.SegmentSize, d.SegmentSize)
 	setDefault(&l.LogKeep, d.LogKeep)
 	setDefault(&c.Cluster.Replicas, def.Cluster.Replicas)
@@ -222,7 +224,8 @@ func (l LimitsConfig) validate() error {
 		{"message_size", l.MessageSize}, {"recipients", int64(l.Recipients)}, {"quota", l.Quota},
 		{"connections", int64(l.Connections)}, {"per_address", int64(l.PerAddress)},
 		{"sessions_per_user", int64(l.SessionsPerUser)}, {"disk_reserve", l.DiskReserve},
-		{"checkpoint_every", int64(l.CheckpointEvery)}, {"compact_every", int64(l.CompactEvery)}, {"segment_size", l.SegmentSize}, {"log_keep", l.LogKeep},
+		{"checkpoint_every", int64(l.CheckpointEvery)}, {"compact_every", int64(l.CompactEvery)},
+		{"scrub_every", int64(l.ScrubEvery)}, {"segment_size", l.SegmentSize}, {"log_keep", l.LogKeep},
 	} {
 		if k.value < 0 {
 			return covey.Errorf(covey.Invalid, "[limits] %s is negative", k.name)

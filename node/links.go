@@ -33,6 +33,7 @@ const (
 	methodSecrets                                  // secrets to use, or none → secrets in use
 	methodFound                                    // number of a shard, term: to begin the shard anew
 	methodFetch    = peer.FirstBulk                // a chunk of a copy of a shard
+	methodPart     = peer.FirstBulk + 1            // partRequest → part of a body
 	methodQuota    = peer.FirstBulk + 2            // accounts over their quota: see quota.Board.Serve
 )
 

@@ -58,6 +58,7 @@ type Node struct {
 	directoryState *directory.State
 	logon          *logon.Service
 	mailboxes      *mailbox.Service
+	scrubber       *storage.Scrubber // of the bodies in seglog
 	delivery       *delivery.Service
 	queue          atomic.Pointer[delivery.Queue] // nil until startServices
 	quota          *quota.Board
@@ -229,9 +230,12 @@ func (n *Node) openShards() error {
 	}
 	n.shards = route.NewShards(cfg)
 	n.quota = n.newQuota()
+	if err := n.makeScrubber(); err != nil {
+		return err
+	}
 	// Before the states, which call it as soon as commands are applied.
 	n.mailboxes = mailbox.New(mailbox.Config{
-		Shards: n.shards, Bodies: n.seglog, Room: n.disk.room, Logger: n.cfg.Logger,
+		Shards: n.shards, Bodies: n.seglog, Repair: n.scrubber.Repair, Room: n.disk.room, Logger: n.cfg.Logger,
 		Uploads: mailbox.NewSequence(n.folder.id, n.folder.self.Boot),
 	})
 	return n.openGroups()
@@ -255,6 +259,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodAccounts, n.serveAccounts)
 	n.links.Handle(methodSecrets, n.serveSecrets)
 	n.links.Handle(methodFound, n.serveFound)
+	n.links.Handle(methodPart, n.servePart)
 }
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {
@@ -511,6 +516,7 @@ func (n *Node) startServices(context.Context) (err error) {
 		n.background.Go(func() { n.watchSecrets(ctx) })
 		n.background.Go(func() { n.tellGuesses(ctx) })
 	}
+	n.background.Go(func() { n.scrubber.Run(ctx) })
 	return n.startCompactor(ctx)
 }
 

@@ -39,6 +39,9 @@ func (s *states) placers() map[covey.ShardID]storage.Placer {
 	return all
 }
 
+// copy returns all, for a caller who may change the map.
+func (s *states) copy() map[covey.ShardID]storage.State { return maps.Clone(*s.all.Load()) }
+
 func (s *states) add(id covey.ShardID, st storage.State) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

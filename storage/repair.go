@@ -72,8 +72,9 @@ type Repair struct {
 }
 
 // Body reads a body and replaces the parts that cannot be read, or do not match
-// their checksums. It returns how many these were. covey.Corrupt: what was
-// fetched is not right either. It may run beside everything else.
+// their checksums. It returns how many these were. NotFound: there is no such
+// body here any more. Corrupt: what was fetched is not right either. It may run
+// beside everything else.
 //
 // When it returns nil, the new parts are in the log, on stable storage; that they
 // are used will survive a crash after the shard's next checkpoint.
@@ -148,6 +149,9 @@ func (r Repair) replace(ctx context.Context, p patient, part int) (seglog.Extent
 	e := p.extents[part]
 	want := Part{p.id, part, e.Length, e.Sum}
 	b, err := r.Fetch(ctx, want)
+	if errors.Is(err, covey.NotFound) { // which would say that the body is not here
+		err = covey.Errorf(covey.Unavailable, "%v", err)
+	}
 	if err != nil {
 		return e, err
 	}

@@ -149,7 +149,7 @@ func TestRepairRefuses(t *testing.T) {
 		{"none", func(context.Context, storage.Part) ([]byte, error) { return nil, broken }, broken},
 		{"gone there", func(_ context.Context, p storage.Part) ([]byte, error) {
 			return storage.ReadPart(a.states[1], a.log, 1<<40, p.N)
-		}, covey.NotFound},
+		}, covey.Unavailable},
 	} {
 		r := storage.Repair{State: b.states[1], Log: b.log, Fetch: tt.fetch}
 		if n, err := r.Body(t.Context(), id); n != 0 || !errors.Is(err, tt.want) {

@@ -98,6 +98,7 @@ func (n *Node) adminHandler() http.Handler {
 	admin.Handle(mux, admin.QueueList, n.queueList)
 	admin.Handle(mux, admin.SecretList, n.secretList)
 	admin.Handle(mux, admin.SecretRotate, n.secretRotate)
+	admin.Handle(mux, admin.Compare, n.compareAll)
 	admin.Handle(mux, admin.NodeCheck, func(ctx context.Context, _ admin.Empty) (admin.CheckResult, error) {
 		return n.check(ctx), nil
 	})

@@ -169,6 +169,7 @@ func (n *Node) startCluster(context.Context) error {
 	})
 	n.clusterWork.Go(func() { n.tellLeaders(ctx) })
 	n.clusterWork.Go(func() { n.reconciler.Run(ctx) })
+	n.clusterWork.Go(func() { n.comparer.Run(ctx) })
 	n.directory.Watch(func(directory.Event) { n.kickTend() })
 	n.clusterWork.Go(func() { n.tend(ctx) })
 	return nil

@@ -32,6 +32,7 @@ const (
 	methodAccounts                                 // what accounts hold: numbers of shards and accounts → bytes, messages
 	methodSecrets                                  // secrets to use, or none → secrets in use
 	methodFound                                    // number of a shard, term: to begin the shard anew
+	methodHash                                     // hashRequest → compare.Answer
 	methodFetch    = peer.FirstBulk                // a chunk of a copy of a shard
 	methodPart     = peer.FirstBulk + 1            // partRequest → part of a body
 	methodQuota    = peer.FirstBulk + 2            // accounts over their quota: see quota.Board.Serve

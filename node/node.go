@@ -29,6 +29,7 @@ import (
 	"github.com/covey-mail/covey/logon"
 	"github.com/covey-mail/covey/mailbox"
 	"github.com/covey-mail/covey/membership"
+	"github.com/covey-mail/covey/node/compare"
 	"github.com/covey-mail/covey/node/quota"
 	"github.com/covey-mail/covey/node/reconcile"
 	"github.com/covey-mail/covey/node/route"
@@ -69,6 +70,7 @@ type Node struct {
 	tending    sync.Mutex // held while groups come and go
 	leaders    *leaders
 	reconciler *reconcile.Reconciler
+	comparer   *compare.Comparer
 	tendSoon   chan struct{}
 
 	certs       *certs
@@ -192,6 +194,7 @@ func (n *Node) openEngine(context.Context) (err error) {
 	if n.host, err = replica.New(cfg); err != nil {
 		return err
 	}
+	n.makeComparer()
 	if err := n.openDirectory(); err != nil {
 		return err
 	}
@@ -254,6 +257,7 @@ func (n *Node) answerPeers() {
 	n.links.Handle(methodShards, n.serveShards)
 	n.links.Handle(methodLeaders, n.serveLeaders)
 	n.links.Handle(methodQueue, n.serveQueue)
+	n.links.Handle(methodHash, n.serveHash)
 	n.links.Handle(methodFetch, n.serveFetch)
 	n.links.Handle(methodQuota, n.quota.Serve)
 	n.links.Handle(methodAccounts, n.serveAccounts)

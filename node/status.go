@@ -50,10 +50,16 @@ func (n *Node) status(ctx context.Context, _ admin.Empty) (admin.Status, error) 
 // shardsHere describes this node's groups.
 func (n *Node) shardsHere() []admin.Shard {
 	shards := []admin.Shard{}
+	differing := n.comparer.Differing()
 	for _, g := range n.host.Status() {
 		sh := admin.Shard{ID: g.Group, Term: g.Term, Applied: g.Applied, Commit: g.Committed, Leader: nodeName(g.Leader)}
 		if g.Fault != nil {
 			sh.Stopped = g.Fault.Error()
+		}
+		for _, p := range differing[g.Group].Replicas {
+			if p.Differs {
+				sh.Differ = append(sh.Differ, p.Node.String())
+			}
 		}
 		if st, ok := n.states.get(g.Group); ok {
 			live, err := st.Live()

@@ -96,6 +96,8 @@ func shardState(g admin.Shard) string {
 	switch {
 	case g.Stopped != "":
 		return "stopped: " + g.Stopped
+	case len(g.Differ) > 0:
+		return "REPLICAS DIFFER on " + strings.Join(g.Differ, ", ") + ": see docs/operating.md, «Replicas differ»"
 	case g.Leader == "":
 		return "no leader"
 	case moving(g):

@@ -34,6 +34,7 @@ const (
 	SecretRotate = "secret.rotate" // Empty → Secrets
 	NodeHealth   = "health"        // Empty → Health
 	NodeCheck    = "check"         // Empty → CheckResult
+	Compare      = "compare"       // Empty → []Comparison
 )
 
 // Empty is a request without fields.
@@ -215,6 +216,7 @@ type Shard struct {
 	Applied  uint64        `json:"applied"`
 	Commit   uint64        `json:"commit"`
 	Stopped  string        `json:"stopped,omitempty"` // why the group no longer runs there
+	Differ   []string      `json:"differ,omitempty"`  // nodes whose replica is not like the others
 	LiveData int64         `json:"live_bytes"`
 	Queued   int           `json:"queued"`                 // deliveries that wait for other shards
 	Oldest   *time.Time    `json:"queued_since,omitempty"` // the oldest of them
@@ -260,6 +262,23 @@ type CheckResult struct {
 	Shards    int      `json:"shards"`
 	LiveBytes int64    `json:"live_bytes"` // of messages, all of them read and compared with their checksums
 	Problems  []string `json:"problems"`
+}
+
+// A Comparison is one of the replicas of a shard by their running hashes at an
+// index.
+type Comparison struct {
+	Shard    covey.ShardID     `json:"shard"`
+	Index    uint64            `json:"index"` // 0: no replica answered
+	Differ   bool              `json:"differ"`
+	Replicas []ComparedReplica `json:"replicas"`
+}
+
+// A ComparedReplica is one of them.
+type ComparedReplica struct {
+	Node    string `json:"node"`
+	Hash    string `json:"hash,omitempty"` // in hex
+	Differs bool   `json:"differs,omitempty"`
+	Error   string `json:"error,omitempty"` // why it was not compared
 }
 
 // Secret returns what the directory stores a password from: the hash, or the

@@ -85,6 +85,8 @@ func TestSettle(t *testing.T) {
 		{"twice", func(*letter) {}, []found{lies(inbox), lies(inbox)}, duplicated, nil},
 		{"moved and copied", func(x *letter) { x.added, x.moved = acked, unknown }, []found{lies(inbox), lies(box)}, duplicated, nil},
 		{"other bytes", func(x *letter) { x.added = acked }, []found{{where: inbox, sum: sumOf("Subject: other")}}, corrupted, nil},
+		{"promised and there", func(x *letter) { x.added, x.pending = acked, true }, []found{lies(inbox)}, "", func(x *letter) bool { return !x.pending }},
+		{"promised and lost", func(x *letter) { x.added, x.pending = acked, true }, nil, lost, nil},
 		{"removed", func(x *letter) { x.added, x.removed = acked, acked }, nil, "", nil},
 		{"removed and back", func(x *letter) { x.added, x.removed = acked, acked }, []found{lies(inbox)}, resurrected, nil},
 		{"removal open, gone", func(x *letter) { x.added, x.removed = acked, unknown }, nil, "", func(x *letter) bool { return x.removed == acked }},

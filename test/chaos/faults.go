@@ -216,8 +216,8 @@ func failDisk(c *cluster) error {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(10 * time.Second):
-		c.ledger.report(crashed, "%s goes on 10 s after its disk failed", h.name)
+	case <-time.After(25 * time.Second): // sessions have 15 s to end
+		c.ledger.report(crashed, "%s goes on 25 s after its disk failed", h.name)
 	}
 	c.last(0.5)
 	h.kill()

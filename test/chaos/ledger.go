@@ -46,6 +46,7 @@ type letter struct {
 	flagged     bool
 	flagOpen    bool      // the outcome of a flag's change was left open: it may be either
 	claimed     bool      // a client works on it
+	pending     bool      // acknowledged, perhaps from a queue: its arrival is not in the history yet
 	reported    bool      // a violation about it was reported
 	openSince   time.Time // when the last outcome was left open
 }
@@ -174,6 +175,18 @@ func (l *ledger) added(x *letter, h *host, began time.Time, uid uint32) {
 		x.uid = uid
 	}
 	l.eventLocked(x.user, event{in: change{kind: doAdd, box: x.addedTo, ids: []int{x.id}}, out: result{uid: uid}, call: x.sent, ret: x.told})
+}
+
+// promised enters a message to several that was acknowledged: each has it, or a
+// queue has it for him, and it comes later.
+func (l *ledger) promised(x *letter, h *host, began time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sums.Acknowledged++
+	l.positiveLocked(x.user, h, began, "message "+x.token)
+	if x.added != acked {
+		x.added, x.told, x.pending = acked, time.Now(), true
+	}
 }
 
 func (l *ledger) positiveLocked(user string, h *host, began time.Time, what string) {

@@ -205,6 +205,9 @@ func (s *sender) try(a *attempt) error {
 	began := time.Now()
 	for i, err := range s.conn.finish(a.text, accepted) {
 		switch c := code(err); {
+		case err == nil && !s.lmtp && len(accepted) > 1:
+			s.ledger.promised(letters[i], s.conn.host, began)
+			a.done(accepted[i])
 		case err == nil:
 			s.ledger.added(letters[i], s.conn.host, began, 0)
 			a.done(accepted[i])

@@ -16,6 +16,7 @@ import (
 const (
 	recoverLimit = time.Minute
 	historyLimit = 5 * time.Second
+	queueLimit   = 90 * time.Second // queues pause up to a minute
 )
 
 // schedule gives the fault of each round: every fault once, in an order drawn from
@@ -265,6 +266,9 @@ func without(windows []window, hosts int, a, b time.Time) time.Duration {
 // since began, before which the accounts were from.
 func (c *cluster) verify(from map[string]account, began time.Time) (map[string]account, error) {
 	l := c.ledger
+	if err := c.await(context.Background(), queueLimit, "empty queue", c.drained); err != nil {
+		l.report(unrecovered, "%v", err)
+	}
 	to, places, err := l.readAll(c.load.users, func(i int) *host { return c.hosts[i%len(c.hosts)] })
 	if err != nil {
 		l.report(unrecovered, "%v", err)
@@ -275,6 +279,18 @@ func (c *cluster) verify(from map[string]account, began time.Time) (map[string]a
 		l.checkHistories(from, histories, historyLimit)
 	}
 	return to, c.compare()
+}
+
+// drained reports what still waits in queues for shards that could not be reached.
+func (c *cluster) drained() error {
+	q, err := call[admin.QueueAnswer](c.hosts[c.r.IntN(len(c.hosts))], admin.QueueList, admin.QueueRequest{})
+	if err != nil {
+		return err
+	}
+	if len(q.Deliveries)+len(q.Silent) > 0 {
+		return fmt.Errorf("%d deliveries wait, and shards %v say nothing", len(q.Deliveries), q.Silent)
+	}
+	return nil
 }
 
 // compare has the cluster compare its replicas.

@@ -121,6 +121,10 @@ func (l *ledger) settleLocked(x *letter, at []found, began time.Time) {
 	if len(at) > 1 {
 		complain(duplicated, "is there %d times", len(at))
 	}
+	if x.pending && (len(at) > 0 || x.removed != never) {
+		x.pending, x.told = false, now
+		l.eventLocked(x.user, event{call: later(x.sent, began), ret: now, in: change{kind: doAdd, box: x.addedTo, ids: []int{x.id}}})
+	}
 	open := event{call: later(x.openSince, began), ret: now, in: change{box: x.addedTo, ids: []int{x.id}}}
 	if len(at) == 0 {
 		switch {
@@ -175,7 +179,7 @@ func (l *ledger) orderLocked(user string) {
 	for _, where := range boxes {
 		var list []*letter
 		for _, x := range l.order[user] {
-			if x.addedTo == where && x.uid != 0 && x.added == acked {
+			if x.addedTo == where && x.uid != 0 && x.added == acked && !x.pending {
 				list = append(list, x)
 			}
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/covey-mail/covey"
-	"github.com/covey-mail/covey/directory/recent"
 	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/recent"
 	"github.com/covey-mail/covey/internal/runhash"
 	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/internal/wire"

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/covey-mail/covey"
-	"github.com/covey-mail/covey/directory/recent"
+	"github.com/covey-mail/covey/internal/recent"
 )
 
 // limits counts failures. A try under way counts as if it had failed already, so

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/covey-mail/covey"
-	"github.com/covey-mail/covey/directory/recent"
+	"github.com/covey-mail/covey/internal/recent"
 	"github.com/covey-mail/covey/internal/wire"
 )
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/durable"
+	lately "github.com/covey-mail/covey/internal/recent"
 	"github.com/covey-mail/covey/internal/snapshot"
 	"github.com/covey-mail/covey/storage/seglog"
 )
@@ -75,11 +76,18 @@ type database struct {
 	accounts map[covey.AccountID]*account
 	boxes    map[covey.MailboxID]*mailbox
 	byName   map[nameKey]*mailbox
-	dirty    []*mailbox // whose counts the database does not have
+	rows     *lately.Map[rowKey, Message] // read with their summaries, and as they are now
+	dirty    []*mailbox                   // whose counts the database does not have
 
 	used    usage
 	stale   map[uint64]bool // segments whose row is not as used has it
 	scratch []byte
+}
+
+// A rowKey finds a message in memory.
+type rowKey struct {
+	mailbox covey.MailboxID
+	uid     covey.UID
 }
 
 // A nameKey finds a mailbox in memory.
@@ -101,6 +109,7 @@ func openDatabase(cfg Config) (*database, error) {
 		accounts: map[covey.AccountID]*account{},
 		boxes:    map[covey.MailboxID]*mailbox{},
 		byName:   map[nameKey]*mailbox{},
+		rows:     lately.New[rowKey, Message](maxRows),
 		used:     usage{},
 		stale:    map[uint64]bool{},
 	}

@@ -10,6 +10,13 @@ import (
 // a slice ends, when a query leaves most of them out.
 const slack = 16
 
+// Bounds of the messages kept in memory: what a folder's newest look like is asked
+// for by each session anew, and costs SQLite five microseconds a row.
+const (
+	maxRows    = 1536
+	maxKeptRow = 4 << 10 // octets of a summary; longer ones are not kept
+)
+
 // query returns the statement that finds the span's messages.
 func (in *span) query() string {
 	const (
@@ -33,6 +40,9 @@ func (d *database) messages(in *span, most int) []Message {
 	sql := in.query()
 	list := make([]Message, 0, min(most, countUIDs(in.uids)))
 	for looked := 0; len(in.uids) > 0 && d.err == nil; looked++ {
+		if list = d.kept(in, list, most); len(in.uids) == 0 || len(list) == most {
+			break
+		}
 		r := in.uids[0]
 		q := d.query(sql).int(int64(in.mailbox)).int(int64(r.First)).int(int64(r.Last))
 		for q.next() {
@@ -44,7 +54,11 @@ func (d *database) messages(in *span, most int) []Message {
 			}
 			looked++
 			if s := covey.ModSeq(q.intAt(1)); s > in.since {
-				list = append(list, d.scanMessage(q, in))
+				m := d.scanMessage(q, in)
+				if in.keeps() && len(m.Summary) <= maxKeptRow {
+					d.rows.Store(rowKey{in.mailbox, m.UID}, m)
+				}
+				list = append(list, m)
 			}
 		}
 		in.uids = in.uids[1:]
@@ -52,6 +66,28 @@ func (d *database) messages(in *span, most int) []Message {
 	if d.err != nil {
 		in.uids = nil
 		return nil
+	}
+	return list
+}
+
+// keeps reports whether what the span finds is kept in memory. Extents are not, for
+// they change.
+func (in *span) keeps() bool { return in.summary && !in.extents && in.since == 0 }
+
+// kept takes messages off the front of the span, as far as they are in memory.
+func (d *database) kept(in *span, list []Message, most int) []Message {
+	for in.keeps() && len(in.uids) > 0 && len(list) < most {
+		r := &in.uids[0]
+		m, ok := d.rows.Load(rowKey{in.mailbox, r.First})
+		if !ok {
+			break
+		}
+		list = append(list, m)
+		if r.First == r.Last {
+			in.uids = in.uids[1:]
+		} else {
+			r.First++
+		}
 	}
 	return list
 }
@@ -88,12 +124,14 @@ func (d *database) keywords(f covey.Flags) []byte {
 }
 
 func (d *database) setFlags(id covey.MailboxID, m *Message) {
+	d.rows.Delete(rowKey{id, m.UID})
 	d.change("UPDATE message SET mod_seq = ?, system = ?, keywords = ? WHERE mailbox = ?+0 AND uid = ?+0").
 		int(int64(m.ModSeq)).int(int64(m.Flags.System)).blob(d.keywords(m.Flags)).
 		int(int64(id)).int(int64(m.UID)).run()
 }
 
 func (d *database) dropMessage(id covey.MailboxID, m *Message) {
+	d.rows.Delete(rowKey{id, m.UID})
 	d.change("DELETE FROM message WHERE mailbox = ?+0 AND uid = ?+0").int(int64(id)).int(int64(m.UID)).run()
 }
 

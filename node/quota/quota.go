@@ -24,7 +24,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
-	"github.com/covey-mail/covey/directory/recent"
+	"github.com/covey-mail/covey/internal/recent"
 )
 
 // MaxAccounts bounds the accounts that one node tells of.

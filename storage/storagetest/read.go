@@ -47,6 +47,28 @@ func testRead(t *testing.T, open Opener) {
 			}
 		}
 	})
+	t.Run("again", func(t *testing.T) {
+		// What was read before is as it is now, also where only part of it changed.
+		for _, change := range []storage.Command{
+			storage.StoreFlags{Account: 1, Mailbox: id, UIDs: runs(590, 592), Op: storage.AddFlags, Flags: covey.NewFlags(covey.Flagged, "k")},
+			storage.Expunge{Account: 1, Mailbox: id, UIDs: runs(594, 594)},
+			storage.StoreFlags{Account: 1, Mailbox: id, UIDs: runs(590, 600), Op: storage.SetFlags},
+			storage.Confirm{},
+		} {
+			q := storage.Query{Mailbox: id, UIDs: runs(588, 600)}
+			d.must(change)
+			want := d.messages(q)
+			q.Summary = true
+			got := d.messages(q)
+			for i := range got {
+				if len(got[i].Summary) == 0 {
+					t.Errorf("message %d has no summary", got[i].UID)
+				}
+				got[i].Summary = nil
+			}
+			d.same("read", got, want)
+		}
+	})
 	t.Run("ends", func(t *testing.T) {
 		stop, n := errors.New("stop"), 0
 		err := d.state.Messages(t.Context(), storage.Query{Mailbox: id}, func(*storage.Message) error {

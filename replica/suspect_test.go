@@ -83,8 +83,12 @@ func wantGaps(t *testing.T, all []time.Duration, median, p99 time.Duration) {
 // A leader that falls silent is replaced when it is missed, and one that is known
 // to be gone much sooner.
 func TestLeaderIsReplaced(t *testing.T) {
-	wantGaps(t, gaps(t, 30, false), 1700*time.Millisecond, 2500*time.Millisecond)
-	wantGaps(t, gaps(t, 30, true), 400*time.Millisecond, time.Second)
+	kills := uint64(20)
+	if testing.Short() {
+		kills = 5
+	}
+	wantGaps(t, gaps(t, kills, false), 1700*time.Millisecond, 2500*time.Millisecond)
+	wantGaps(t, gaps(t, kills, true), 400*time.Millisecond, time.Second)
 }
 
 // A leader that is heard is not replaced because one of the others thinks that it

@@ -17,6 +17,7 @@ const (
 	recoverLimit = time.Minute
 	historyLimit = 5 * time.Second
 	queueLimit   = 90 * time.Second // queues pause up to a minute
+	compareLimit = 30 * time.Second
 )
 
 // schedule gives the fault of each round: every fault once, in an order drawn from
@@ -89,7 +90,7 @@ func run(ctx context.Context, o options) error {
 		}
 	}()
 	before := time.Duration(s.Seconds * float64(time.Second))
-	first, err := c.verify(nil, time.Now())
+	first, err := c.verify(ctx, nil, time.Now())
 	began = time.Now()
 	for err == nil && ctx.Err() == nil && len(list) > 0 && before+time.Since(began) < o.length {
 		f, r := plan.at(s.Rounds)
@@ -146,7 +147,7 @@ func (c *cluster) round(ctx context.Context, f fault, from map[string]account) (
 		l.report(brokenSession, "%d transactions broke in a %s", n, f.what)
 	}
 	gap, shard := c.account(f, injected, back, healed)
-	to, err := c.verify(from, began)
+	to, err := c.verify(ctx, from, began)
 	x := l.sums.fault(f.name)
 	x.Times++
 	x.Back = append(x.Back, back.Sub(healed).Seconds())
@@ -264,9 +265,9 @@ func without(windows []window, hosts int, a, b time.Time) time.Duration {
 
 // verify reads everything, compares it with the ledger, and tries the histories
 // since began, before which the accounts were from.
-func (c *cluster) verify(from map[string]account, began time.Time) (map[string]account, error) {
+func (c *cluster) verify(ctx context.Context, from map[string]account, began time.Time) (map[string]account, error) {
 	l := c.ledger
-	if err := c.await(context.Background(), queueLimit, "empty queue", c.drained); err != nil {
+	if err := c.await(ctx, queueLimit, "empty queue", c.drained); err != nil && ctx.Err() == nil {
 		l.report(unrecovered, "%v", err)
 	}
 	to, places, err := l.readAll(c.load.users, func(i int) *host { return c.hosts[i%len(c.hosts)] })
@@ -278,7 +279,8 @@ func (c *cluster) verify(from map[string]account, began time.Time) (map[string]a
 	if from != nil {
 		l.checkHistories(from, histories, historyLimit)
 	}
-	return to, c.compare()
+	c.compare(ctx)
+	return to, nil
 }
 
 // drained reports what still waits in queues for shards that could not be reached.
@@ -293,8 +295,31 @@ func (c *cluster) drained() error {
 	return nil
 }
 
-// compare has the cluster compare its replicas.
-func (c *cluster) compare() error { return nil }
+// compare has the cluster compare its replicas, until each was compared: some may
+// still be catching up.
+func (c *cluster) compare(ctx context.Context) {
+	err := c.await(ctx, compareLimit, "comparison of all replicas", func() error {
+		list, err := call[[]admin.Comparison](c.random(), admin.Compare, admin.Empty{})
+		if err != nil {
+			return err
+		}
+		for _, s := range list {
+			if s.Differ {
+				c.ledger.report(divergent, "replicas of shard %d differ at index %d: %+v", s.Shard, s.Index, s.Replicas)
+				continue
+			}
+			for _, r := range s.Replicas {
+				if r.Error != "" {
+					return fmt.Errorf("shard %d on node %s: %s", s.Shard, r.Node, r.Error)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		c.ledger.report(unrecovered, "%v", err)
+	}
+}
 
 // tell prints what was found wrong since it did last.
 func (c *cluster) tell() {

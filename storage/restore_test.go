@@ -390,6 +390,5 @@ func openRestored(t testing.TB, cfg storage.Config) storage.State {
 }
 
 func TestSQLiteRestored(t *testing.T) {
-	storagetest.Run(t, openRestored)
 	storagetest.RunReopen(t, openRestored)
 }

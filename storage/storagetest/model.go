@@ -68,6 +68,7 @@ func (w *world) command(rt *rapid.T) {
 	if d := cmp.Diff(want, got, cmp.Comparer(sameKind)); d != "" {
 		rt.Fatalf("result (-reference +got):\n%s", d)
 	}
+	travel(w.t, w.state, w.log)
 }
 
 func sameKind(a, b error) bool {

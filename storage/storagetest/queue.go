@@ -133,7 +133,7 @@ func testQueueBody(t *testing.T, open Opener) {
 			moved++
 		}
 	}
-	if got := d.bytes(queued[1].Body); got != want || moved < 4 {
+	if got := d.bytes(queued[1].Body); got != want || moved < 3 {
 		t.Errorf("body is %q after %d moves", got, moved)
 	}
 	for _, q := range queued {

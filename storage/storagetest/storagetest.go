@@ -29,19 +29,63 @@ import (
 // keeps anything, the same again as long as the path is the same.
 type Opener func(t testing.TB, cfg storage.Config) storage.State
 
+// A Carrier takes a state to another node by a copy and closes it. It returns the
+// state there, whose bodies lie in the log again.
+type Carrier func(t testing.TB, s storage.State, log *Log) storage.State
+
+// part is a part of the suite.
+type part struct {
+	name string
+	run  func(*testing.T, Opener)
+}
+
 // Run holds an implementation to the suite.
 func Run(t *testing.T, open Opener) {
-	for _, part := range []struct {
-		name string
-		run  func(*testing.T, Opener)
-	}{
+	for _, p := range append(parts(), part{"place", testPlace}) {
+		t.Run(p.name, func(t *testing.T) { p.run(t, open) })
+	}
+}
+
+// RunCarried holds an implementation to the suite while its states are carried
+// elsewhere all the time. Where bodies lie is then another matter, and left out;
+// the random commands are too when tests are to be short.
+func RunCarried(t *testing.T, open Opener, carry Carrier) {
+	carried := func(t testing.TB, cfg storage.Config) storage.State {
+		return &carriedState{State: open(t, cfg), carry: carry}
+	}
+	for _, p := range parts() {
+		if p.name != "random" || !testing.Short() {
+			t.Run(p.name, func(t *testing.T) { p.run(t, carried) })
+		}
+	}
+}
+
+// A carriedState is carried now and then, between two commands.
+type carriedState struct {
+	storage.State
+	carry Carrier
+	n     int // commands so far
+}
+
+// travel carries a state if it is to be and its time has come: after 5, 50
+// and 500 commands, for each journey waits for the disk many times.
+func travel(t testing.TB, s storage.State, log *Log) {
+	c, ok := s.(*carriedState)
+	if !ok {
+		return
+	}
+	if c.n++; c.n == 5 || c.n == 50 || c.n == 500 {
+		c.State = c.carry(t, c.State, log)
+	}
+}
+
+func parts() []part {
+	return []part{
 		{"deliver", testDeliver}, {"repeat", testRepeat}, {"open", testOpen}, {"append", testAppend}, {"chunks", testChunks},
 		{"flags", testFlags}, {"keywords", testKeywords}, {"expunge", testExpunge}, {"copy", testCopy},
 		{"names", testNames}, {"create", testCreate}, {"delete", testDelete}, {"rename", testRename},
 		{"subscribe", testSubscribe}, {"drop", testDropAccount}, {"clocks", testClocks},
-		{"read", testRead}, {"view", testView}, {"changes", testChanges}, {"place", testPlace}, {"queue", testQueue}, {"random", testRandom},
-	} {
-		t.Run(part.name, func(t *testing.T) { part.run(t, open) })
+		{"read", testRead}, {"view", testView}, {"changes", testChanges}, {"queue", testQueue}, {"random", testRandom},
 	}
 }
 
@@ -114,7 +158,9 @@ func (d *driver) compare(ref storage.State) {
 
 // apply applies one command.
 func (d *driver) apply(c storage.Command) *storage.Result {
-	return d.state.Apply([]seglog.Command{d.log.Append(c)})[0].(*storage.Result)
+	r := d.state.Apply([]seglog.Command{d.log.Append(c)})[0].(*storage.Result)
+	travel(d.t, d.state, d.log)
+	return r
 }
 
 // must applies a command that is to succeed.

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/covey-mail/covey"
@@ -54,6 +55,9 @@ func StartCopy(fsys durable.FS, from io.ReaderAt, size int64, name string) (*Fil
 }
 
 func (c *FileCopy) copy(from io.ReaderAt) error {
+	if free, err := durable.Free(filepath.Dir(c.name)); err == nil && free < c.size+stageSlack {
+		return covey.Errorf(covey.DiskFull, "%d octets, %d are free", c.size, free)
+	}
 	// Now rather than when half of it is there.
 	if err := c.file.Allocate(c.size); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -132,6 +133,29 @@ func TestFileCopyFaults(t *testing.T) {
 				t.Error("bytes that are not there can be read")
 			}
 		})
+	}
+}
+
+// A copy does not begin to take the room that mail needs.
+func TestFileCopyLeavesRoom(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.copy1")
+	free, err := durable.Free(filepath.Dir(path))
+	if err != nil {
+		t.Skip(err)
+	}
+	allocated := false
+	w := &durabletest.Watched{FS: durable.OS(), Before: func(op durabletest.Op, _ string) {
+		allocated = allocated || op == durabletest.Allocate
+	}}
+	c, err := StartCopy(w, bytes.NewReader(nil), free+1, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Sum(); !errors.Is(err, covey.DiskFull) || allocated {
+		t.Errorf("error %v, begun: %v", err, allocated)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

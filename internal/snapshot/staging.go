@@ -10,7 +10,8 @@ import (
 	"github.com/covey-mail/covey/internal/durable"
 )
 
-// stageSlack is the room that a copy must leave on the disk.
+// stageSlack is the room that a copy must leave on the disk, at the sender and at
+// the receiver.
 const stageSlack = 64 << 20
 
 // A Staging is the database of a copy while it is put together beside the one

@@ -11,7 +11,7 @@ import (
 // fields are not changed while it is used.
 type Watched struct {
 	durable.FS
-	Before func(op Op, name string) // before a Rename, Remove, Sync or SyncDir; nil: nothing
+	Before func(op Op, name string) // before a Rename, Remove, Allocate, Sync or SyncDir; nil: nothing
 	Read   func(name string)        // before a Read; nil: nothing
 }
 
@@ -58,6 +58,12 @@ func (w *Watched) SyncDir(name string) error {
 func (f watchedFile) Sync() error {
 	f.w.before(Sync, f.name)
 	return f.File.Sync()
+}
+
+// Allocate implements durable.File.
+func (f watchedFile) Allocate(size int64) error {
+	f.w.before(Allocate, f.name)
+	return f.File.Allocate(size)
 }
 
 // ReadAt implements durable.File.

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
-	"github.com/covey-mail/covey/internal/mutant"
 )
 
 // OS returns the real file system.
@@ -45,9 +43,6 @@ func (s osFS) MkdirAll(name string, perm os.FileMode) error {
 }
 
 func (osFS) SyncDir(name string) error {
-	if mutant.Is(mutant.DirSync) {
-		return nil
-	}
 	d, err := os.Open(name)
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)

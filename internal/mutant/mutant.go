@@ -15,7 +15,6 @@ type Bug string
 // store has made.
 const (
 	LogSync     Bug = "log-sync"      // the log is never synced
-	DirSync     Bug = "dir-sync"      // folders are never synced: names of new files can be lost
 	FullDisk    Bug = "full-disk"     // what did not fit on the disk is taken for written
 	EarlyAppend Bug = "early-append"  // a follower promises an entry before it is on its disk
 	QuorumOfOne Bug = "quorum-of-one" // a leader's own disk is enough to acknowledge
@@ -39,7 +38,7 @@ const (
 // All returns every bug.
 func All() []Bug {
 	return []Bug{
-		LogSync, DirSync, FullDisk, EarlyAppend, QuorumOfOne, LocalRead,
-		SkipCommand, ApplyTwice, LocalUID, Validity, NoDedupe, EmptyCopy, EarlyQuit,
+		Validity, LocalUID, NoDedupe, QuorumOfOne, SkipCommand, ApplyTwice, LogSync,
+		EarlyAppend, LocalRead, FullDisk, EmptyCopy, EarlyQuit,
 	}
 }

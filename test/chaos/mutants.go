@@ -53,6 +53,7 @@ func mutants(ctx context.Context, o options, names []string) error {
 		if !caught {
 			missed++
 		}
+		fmt.Println(row)
 		rows = append(rows, row)
 	}
 	fmt.Printf("\n| planted bug | caught after | by | first words |\n|---|---|---|---|\n%s\n", strings.Join(rows, "\n"))

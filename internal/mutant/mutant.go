@@ -30,10 +30,10 @@ const (
 
 // Poison is no mistake to be found but a fault to be borne: a delivery whose
 // subject has PoisonWord in it panics on every replica. It is not among All.
-const (
-	Poison     Bug = "poison"
-	PoisonWord     = "arsenic-and-old-lace"
-)
+const Poison Bug = "poison"
+
+// PoisonWord is what Poison looks for.
+const PoisonWord = "arsenic-and-old-lace"
 
 // All returns every bug.
 func All() []Bug {

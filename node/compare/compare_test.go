@@ -3,6 +3,7 @@ package compare
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -21,7 +22,7 @@ type cluster struct {
 	wrong  map[covey.NodeID]uint64 // from which index on its hash is its own
 	silent map[covey.NodeID]bool
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards all but began, while a Comparer runs
 	asked map[covey.NodeID]int
 }
 
@@ -37,12 +38,15 @@ func newCluster() *cluster {
 func (c *cluster) ask(ctx context.Context, n covey.NodeID, id covey.ShardID, index uint64) (Answer, error) {
 	c.mu.Lock()
 	c.asked[n]++
+	silent := c.silent[n]
 	c.mu.Unlock()
-	if c.silent[n] {
+	if silent {
 		<-ctx.Done()
 		return Answer{}, errSilent
 	}
 	<-time.After(time.Millisecond) // on the way
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	a := Answer{Applied: 100 + uint64(time.Since(c.began)/(10*time.Millisecond)) - c.lag[n]}
 	if index == 0 {
 		index = a.Applied
@@ -148,16 +152,33 @@ func TestComparer(t *testing.T) {
 		var told []Result
 		var alike []covey.ShardID
 		cmp := New(Config{
-			Led: func() map[covey.ShardID][]covey.NodeID { return led }, Ask: c.ask, Every: time.Minute,
-			Differ: func(r Result) { told = append(told, r) }, Alike: func(id covey.ShardID) { alike = append(alike, id) },
+			Led: func() map[covey.ShardID][]covey.NodeID {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return maps.Clone(led)
+			},
+			Ask: c.ask, Every: time.Minute,
+			Differ: func(r Result) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				told = append(told, r)
+			},
+			Alike: func(id covey.ShardID) {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				alike = append(alike, id)
+			},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { cmp.Run(ctx) })
-		pass := func(d time.Duration) {
+		pass := func(d time.Duration) { // mu is held before and behind it
+			c.mu.Unlock()
 			<-time.After(d)
 			synctest.Wait()
+			c.mu.Lock()
 		}
+		c.mu.Lock()
 		pass(150 * time.Second)
 		if len(told) != 0 || len(cmp.Differing()) != 0 || c.asked[2] != 4 {
 			t.Errorf("told %v, asked %v", told, c.asked)
@@ -179,6 +200,7 @@ func TestComparer(t *testing.T) {
 		if len(cmp.Differing()) != 0 || len(alike) != 1 || len(told) != 2 {
 			t.Errorf("a shard that is led elsewhere: differing %v, alike %v, told %d times", cmp.Differing(), alike, len(told))
 		}
+		c.mu.Unlock()
 		cancel()
 		running.Wait()
 	})

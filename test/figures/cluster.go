@@ -172,10 +172,8 @@ func (c *cluster) settle(ctx context.Context) error {
 		if lacking == "" {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if pause(ctx, 200*time.Millisecond) != nil {
 			return fmt.Errorf("the cluster is not whole after %v: %s", mostSettling, lacking)
-		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
@@ -239,23 +237,39 @@ func whole(s *admin.Status, nodes, replicas int) string {
 	return ""
 }
 
-// led returns the labels of the shards that each node leads, as node i sees it.
-func (c *cluster) led(ctx context.Context, i int) (map[int][]string, error) {
-	s, err := c.nodes[i].status(ctx)
-	if err != nil {
-		return nil, err
+// led returns the labels of the shards that each node leads, as node i sees it. On
+// a busy machine a shard may be without a leader for a moment; led waits for it.
+func (c *cluster) led(ctx context.Context, i int) (by map[int][]string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		s, err := c.nodes[i].status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		by, missing := c.leaders(&s)
+		if missing == "" {
+			return by, nil
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return nil, fmt.Errorf("shard %s has no leader: %w", missing, err)
+		}
 	}
-	by := make(map[int][]string)
+}
+
+// leaders returns what each node leads, and a shard that nobody does.
+func (c *cluster) leaders(s *admin.Status) (by map[int][]string, missing string) {
+	by = make(map[int][]string)
 	for _, sh := range s.Shards {
 		at := slices.IndexFunc(c.nodes, func(m *member) bool { return m.id == sh.Leader })
-		if at < 0 {
-			return nil, fmt.Errorf("shard %d has no leader", sh.ID)
-		}
-		if sh.ID > 0 {
+		switch {
+		case at < 0:
+			return nil, label(sh.ID)
+		case sh.ID > 0:
 			by[at] = append(by[at], label(sh.ID))
 		}
 	}
-	return by, nil
+	return by, ""
 }
 
 func label(id covey.ShardID) string { return strconv.FormatUint(uint64(id), 10) }
@@ -316,10 +330,8 @@ func (c *cluster) during(ctx context.Context, cfg bench.Config, after time.Durat
 			return errors.Join(err, ctx.Err())
 		},
 		func() error {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(after):
+			if err := pause(ctx, after); err != nil {
+				return err
 			}
 			return do()
 		},

@@ -96,10 +96,8 @@ func (t *aloneTest) killUnder(ctx context.Context, after, whole time.Duration) (
 
 // refusals has mail sent to the users of the node that is dead and known to be.
 func (t *aloneTest) refusals(ctx context.Context) (*bench.Result, error) {
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(known):
+	if err := pause(ctx, known); err != nil {
+		return nil, err
 	}
 	cfg := t.through(t.its)
 	cfg.Conns, cfg.Rate, cfg.Duration = openConns, aloneRate, t.lasting(10*time.Second, 2*time.Second)

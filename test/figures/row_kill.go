@@ -25,6 +25,7 @@ type killTest struct {
 	rate  float64
 
 	led, other []float64 // gaps in seconds, one for each shard and kill
+	quiet      []float64 // gaps without a kill, by which to read the others
 	seen       []float64 // seconds until a survivor called the node dead
 	failed     failures
 }
@@ -32,6 +33,8 @@ type killTest struct {
 const (
 	killAfter = 4 * time.Second  // of load
 	killLoad  = 16 * time.Second // in all
+
+	killsPerLook = 6 // kills for each load without one
 )
 
 func runKill(ctx context.Context, l *lab) ([]figure, error) {
@@ -48,12 +51,37 @@ func runKill(ctx context.Context, l *lab) ([]figure, error) {
 	}
 	kills := l.roundsOf(30)
 	for n := range kills {
+		if n%killsPerLook == 0 {
+			if err := t.look(ctx); err != nil {
+				return nil, err
+			}
+		}
 		l.say("kill %d of %d, %.0f messages/s", n+1, kills, t.rate)
 		if err := t.one(ctx, n); err != nil {
 			return nil, fmt.Errorf("kill %d: %w", n+1, err)
 		}
 	}
 	return t.figures(kills), nil
+}
+
+// through returns the load through all nodes but one, -1 for none.
+func (t *killTest) through(but int) bench.Config {
+	cfg := t.deliveries(t.users)
+	cfg.Addr, cfg.Groups = t.addrs("smtp", but), t.shard
+	cfg.Conns, cfg.Rate, cfg.Duration = openConns, t.rate, t.lasting(killLoad, 10*time.Second)
+	return cfg
+}
+
+// look has the load run without a kill.
+func (t *killTest) look(ctx context.Context) error {
+	res, err := bench.Run(ctx, t.through(-1))
+	if err != nil {
+		return err
+	}
+	for _, g := range res.Groups {
+		t.quiet = append(t.quiet, g.Gap.Seconds)
+	}
+	return ctx.Err()
 }
 
 // one kills a node under load and starts it again.
@@ -69,11 +97,8 @@ func (t *killTest) one(ctx context.Context, n int) error {
 			victim = i
 		}
 	}
-	cfg := t.deliveries(t.users)
-	cfg.Addr, cfg.Groups = t.addrs("smtp", victim), t.shard
-	cfg.Conns, cfg.Rate, cfg.Duration = openConns, t.rate, t.lasting(killLoad, 10*time.Second)
 	var killed time.Time
-	res, err := t.during(ctx, cfg, killAfter, func() (err error) {
+	res, err := t.during(ctx, t.through(victim), killAfter, func() (err error) {
 		by, err = t.cluster.led(ctx, witness) // as it is now
 		killed = t.kill(victim)
 		return err
@@ -134,6 +159,7 @@ func (t *killTest) figures(kills int) []figure {
 		{Name: "gap of its shards, longest", Value: percentile(t.led, 1), Unit: "s"},
 		{Name: "gap of other shards, longest", Value: percentile(t.other, 1), Unit: "s", Goal: 1, Most: true, Note: fmt.Sprintf("%d gaps", len(t.other))},
 		{Name: "gap of other shards, p99", Value: percentile(t.other, 0.99), Unit: "s"},
+		{Name: "gap of a shard when no node is killed, longest", Value: percentile(t.quiet, 1), Unit: "s", Note: fmt.Sprintf("%d gaps, in as long a time each", len(t.quiet))},
 		{Name: "survivors call it dead after, p50", Value: percentile(t.seen, 0.5), Unit: "s", Note: fmt.Sprintf("%d of %d did", len(t.seen), kills*(len(t.nodes)-1))},
 		{Name: "survivors call it dead after, p99", Value: percentile(t.seen, 0.99), Unit: "s"},
 	}

@@ -264,10 +264,11 @@ func (g *group) release(proposals []*proposal) {
 
 // dropped tells why the core refused a proposal.
 func (g *group) dropped() error {
+	now := g.rn.BasicStatus() // g.leads follows with the next Ready only
 	switch {
-	case g.leads && g.rn.BasicStatus().LeadTransferee != 0:
+	case now.RaftState == raft.StateLeader && now.LeadTransferee != 0:
 		return g.refuseToLead(refusedElsewhere, "leadership is handed over")
-	case g.leads:
+	case now.RaftState == raft.StateLeader:
 		return g.refuse(refusedBacklog, "too much waits to be committed")
 	case g.lead == 0:
 		return g.refuseToLead(refusedNoLeader, "no leader")

@@ -186,7 +186,14 @@ func (l *Load) Check() {
 func (l *Load) check(n *Node, user string, b Ledger) {
 	t := l.c.t
 	t.Helper()
-	list, _, err := n.Inbox(user)
+	var list []Mail
+	var err error
+	for end := time.Now().Add(patience); ; { // a leader may move while we look
+		if list, _, err = n.Inbox(user); err == nil || time.Now().After(end) {
+			break
+		}
+		<-time.After(100 * time.Millisecond)
+	}
 	if err != nil {
 		t.Errorf("INBOX of %s at node %d: %v", user, n.number, err)
 		return

@@ -55,6 +55,11 @@ func (n *Node) nodeRemove(ctx context.Context, r admin.NodeRequest) (admin.NodeM
 			return admin.NodeMove{}, err
 		}
 	}
+	if m, err := n.member(r.Node); err == nil && n.dead(m.ID) {
+		if err := n.mapWithout(ctx, m.ID); err != nil {
+			return admin.NodeMove{}, err
+		}
+	}
 	move, err := n.nodeDrain(ctx, admin.NodeRequest{Node: r.Node})
 	if err != nil || !move.Done {
 		return move, err

@@ -49,6 +49,9 @@ func (n *Node) userInShard(ctx context.Context, r admin.ShardPage) ([]admin.User
 	return n.users(ctx, list)
 }
 
+// decideTime bounds questions to all nodes without whose answer nothing is given up.
+const decideTime = 10 * time.Second
+
 // A lostShard is one that nobody votes in who is there.
 type lostShard struct {
 	id   covey.ShardID
@@ -59,7 +62,7 @@ type lostShard struct {
 // hold them alone, and none of the others, who must all answer, has a vote there. A
 // copy that is not complete, as of a move that the death broke off, saves nothing.
 func (n *Node) lostWith(ctx context.Context, id covey.NodeID) ([]lostShard, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ctx, cancel := context.WithTimeout(ctx, decideTime)
 	defer cancel()
 	held, voted := make(map[covey.ShardID]bool), make(map[covey.ShardID]bool)
 	rest := make(map[covey.ShardID][]covey.NodeID)
@@ -137,7 +140,7 @@ func (n *Node) acceptLoss(ctx context.Context, id covey.NodeID) error {
 // mapWithout takes a dead node out of the shard map where a shard has begun anew
 // elsewhere.
 func (n *Node) mapWithout(ctx context.Context, id covey.NodeID) error {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ctx, cancel := context.WithTimeout(ctx, decideTime)
 	defer cancel()
 	wanted, epoch := n.directory.ShardMap()
 	changes := make(map[covey.ShardID][]covey.NodeID)
@@ -150,8 +153,9 @@ func (n *Node) mapWithout(ctx context.Context, id covey.NodeID) error {
 			return unreached(m.ID, err)
 		}
 		for _, sh := range here {
-			alone := len(sh.Replicas) == 1 && sh.Replicas[0].Node == m.ID.String()
-			if sh.ID != covey.DirectoryShard && alone && slices.Equal(wanted[sh.ID], []covey.NodeID{id}) {
+			// Its leader may have taken the dead one for a learner, as the map wants it.
+			voted := slices.ContainsFunc(sh.Replicas, func(r admin.Replica) bool { return !r.Learner && r.Node == id.String() })
+			if sh.ID != covey.DirectoryShard && sh.Leader == m.ID.String() && !voted && slices.Equal(wanted[sh.ID], []covey.NodeID{id}) {
 				changes[sh.ID] = []covey.NodeID{m.ID}
 			}
 		}

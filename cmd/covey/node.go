@@ -102,11 +102,16 @@ func (c *nodeReplaceCmd) Run(ctx context.Context, io stdio) error {
 
 // move asks for an operation until it is done, and tells how far it is.
 func (f moveFlags) move(ctx context.Context, io stdio, op string, req admin.NodeRequest, text string) error {
+	var last admin.NodeMove
 	for left := -1; ; {
 		m, err := call[admin.NodeMove](ctx, f.dataFlags, op, req)
+		if left >= 0 && ctx.Err() == nil && admin.Temporary(err) {
+			m, err = last, nil // it has begun: on with it when it can be
+		}
 		if err != nil {
 			return err
 		}
+		last = m
 		req.AcceptLoss = false // what was to be given up has begun anew
 		if m.Done {
 			return done(io, f.dataFlags, nil, text)

@@ -124,6 +124,12 @@ func decode(answer *http.Response, into any) error {
 	return covey.Errorf(e.Kind, "%s", e.Message)
 }
 
+// Temporary reports whether an operation that failed may be asked for again a
+// moment later.
+func Temporary(err error) bool {
+	return errors.Is(err, covey.Unavailable) || errors.Is(err, covey.Unknown)
+}
+
 // explain turns a failed connection into what to do about it.
 func (c *Client) explain(err error) error {
 	switch {

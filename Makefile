@@ -5,7 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 5s
 ROUNDS ?= 20
 
-.PHONY: build test race check fuzz bench bench-peers bench-rows bench-rows-short bench-cluster scenarios powercut chaos mutants nightly
+.PHONY: build test race check fuzz bench bench-peers bench-rows bench-rows-short bench-cluster scenarios containers powercut chaos mutants nightly
 
 build:
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o covey ./cmd/covey
@@ -55,6 +55,11 @@ bench-rows-short:
 scenarios:
 	COVEY_SCENARIOS=1 go test -count=1 -timeout 10m ./test/...
 	go test -count=1 -timeout 15m ./node/nodetest -long
+
+# Needs a Docker engine: the compose file, brought up. The image is built in one
+# that test/containers/builder.sh makes.
+containers:
+	COVEY_CONTAINERS=1 go test -count=1 -timeout 40m -run TestCompose -v ./test/containers
 
 # Needs root: loop-mounted ext4, shut down without a log flush.
 powercut:

@@ -219,9 +219,13 @@ func (h *host) logf(format string, args ...any) {
 	fmt.Fprintf(log, "time=%s chaos: %s\n", time.Now().Format(stamp), fmt.Sprintf(format, args...))
 }
 
-// call asks the node's admin socket.
+// call asks the node's admin socket; a node that stands still does not answer.
 func call[Resp any](h *host, op string, req any) (resp Resp, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	return callWithin[Resp](5*time.Second, h, op, req)
+}
+
+func callWithin[Resp any](limit time.Duration, h *host, op string, req any) (resp Resp, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	c := admin.NewClient(h.data)
 	defer c.Close()

@@ -17,7 +17,7 @@ const (
 	recoverLimit = time.Minute
 	historyLimit = 5 * time.Second
 	queueLimit   = 90 * time.Second // queues pause up to a minute
-	compareLimit = 30 * time.Second
+	compareLimit = time.Minute
 )
 
 // schedule gives the fault of each round: every fault once, in an order drawn from
@@ -299,7 +299,7 @@ func (c *cluster) drained() error {
 // still be catching up.
 func (c *cluster) compare(ctx context.Context) {
 	err := c.await(ctx, compareLimit, "comparison of all replicas", func() error {
-		list, err := call[[]admin.Comparison](c.random(), admin.Compare, admin.Empty{})
+		list, err := callWithin[[]admin.Comparison](compareLimit, c.random(), admin.Compare, admin.Empty{})
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func (n *Node) openLinks(context.Context) error {
 	m := peer.NewMetrics()
 	n.metrics.MustRegister(m.Collectors()...)
 	l.Net, err = peer.New(peer.Config{
-		Node: n.folder.id, Key: l.key, Secrets: n.secrets.all(), Pin: l.pin, Addr: l.addr, Logger: n.cfg.Logger, Metrics: m,
+		Node: n.folder.id, Key: l.key, Secrets: n.secrets.all(), Pin: l.pin, Addr: l.addr, Dial: n.sys.Dial, Logger: n.cfg.Logger, Metrics: m,
 	})
 	if err != nil {
 		return err

@@ -218,7 +218,8 @@ func TestTransaction(t *testing.T) {
 	if got := s.count(t); got != 1 {
 		t.Errorf("%d messages are left, want 1", got)
 	}
-	waitFor(t, "the session's line", func() bool { return strings.Contains(s.log.String(), "msg=session") })
+	// The front of a session that is passed on has a line of its own.
+	waitFor(t, "the session's line", func() bool { return strings.Contains(s.log.String(), "reason=quit") })
 	log := s.log.String()
 	for _, want := range []string{"account=alice@example.org", "retrieved=1", "octets=11", "removed=1", "reason=quit", "component=pop3"} {
 		if !strings.Contains(log, want) {

@@ -52,7 +52,8 @@ func TestSimulation(t *testing.T) {
 	for _, line := range []string{"copy of the state installed", "copy of the state dropped", "copy of the state failed"} {
 		n := log.count(line)
 		t.Logf("%d times: %s", n, line)
-		if n == 0 && last-first > 20 {
+		// Few seeds need not see what is rare.
+		if rare := line != "copy of the state installed"; n == 0 && (last-first > 100 || !rare && last-first > 20) {
 			t.Errorf("never seen: %s", line)
 		}
 	}

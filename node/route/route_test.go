@@ -3,6 +3,7 @@ package route
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -201,15 +202,17 @@ func TestHandOverIsWaitedFor(t *testing.T) {
 	for _, from := range []covey.NodeID{1, 2} {
 		synctest.Test(t, func(t *testing.T) {
 			var taken int
-			leader := covey.NodeID(0)
+			var leader atomic.Uint64
 			nodes := cluster(2, func(self covey.NodeID) Groups {
-				return fakeGroups(func(cmd []byte) (any, error) { return leads(leader, &taken)(self).Propose(t.Context(), shard, cmd) })
+				return fakeGroups(func(cmd []byte) (any, error) {
+					return leads(covey.NodeID(leader.Load()), &taken)(self).Propose(t.Context(), shard, cmd)
+				})
 			})
 			nodes[1].cfg.Table.Learn(shard, 4, 2)
 			nodes[2].cfg.Table.Learn(shard, 4, 2)
 			go func() {
 				<-time.After(time.Second)
-				leader = 1
+				leader.Store(1)
 				nodes[1].cfg.Table.Learn(shard, 5, 1)
 				nodes[2].cfg.Table.Learn(shard, 5, 1)
 			}()

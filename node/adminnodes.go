@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,20 +107,8 @@ func (n *Node) nodeReplace(ctx context.Context, r admin.NodeRequest) (admin.Node
 	if err := n.directory.SetNodeState(ctx, old.ID, directory.Draining, directory.Active); err != nil {
 		return admin.NodeMove{}, err
 	}
-	wanted, epoch := n.directory.ShardMap()
-	changes := make(map[covey.ShardID][]covey.NodeID)
-	for id, voters := range wanted {
-		if i := slices.Index(voters, old.ID); i >= 0 && !slices.Contains(voters, by.ID) {
-			next := slices.Clone(voters)
-			next[i] = by.ID
-			slices.Sort(next)
-			changes[id] = next
-		}
-	}
-	if len(changes) > 0 {
-		if _, err := n.directory.SetShardMap(ctx, epoch, changes); err != nil {
-			return admin.NodeMove{}, err
-		}
+	if err := n.mapTo(ctx, old.ID, by.ID); err != nil {
+		return admin.NodeMove{}, err
 	}
 	move := n.moved(ctx, old.ID)
 	if !move.Done {
@@ -147,6 +136,38 @@ func (n *Node) removal(id covey.NodeID) (noQuorum, lost []covey.ShardID) {
 		}
 	}
 	return placement.Removal(nodes, m, n.directory.Settings().Replicas, id)
+}
+
+// mapTries bounds how often a change of the shard map is tried: the node that
+// drives the cluster changes it too, now and then.
+const mapTries = 10
+
+// mapTo puts one node in the place of another in the shard map.
+func (n *Node) mapTo(ctx context.Context, old, by covey.NodeID) (err error) {
+	for range mapTries {
+		wanted, epoch := n.directory.ShardMap()
+		changes := make(map[covey.ShardID][]covey.NodeID)
+		for id, voters := range wanted {
+			if i := slices.Index(voters, old); i >= 0 && !slices.Contains(voters, by) {
+				next := slices.Clone(voters)
+				next[i] = by
+				slices.Sort(next)
+				changes[id] = next
+			}
+		}
+		if len(changes) == 0 {
+			return nil
+		}
+		if _, err = n.directory.SetShardMap(ctx, epoch, changes); !errors.Is(err, covey.Conflict) {
+			return err
+		}
+		select { // this node may have yet to hear of the change
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return err
 }
 
 // canLose returns why a node cannot be done without. What only it has is moved, as

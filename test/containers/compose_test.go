@@ -26,7 +26,7 @@ const patience = 3 * time.Minute
 // engine runs docker, or docker compose, and returns what it printed.
 func engine(t *testing.T, in string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Minute) // also in cleanups
 	defer cancel()
 	if args[0] == "compose" {
 		args = append([]string{"-p", project, "-f", "../../deploy/compose.yaml"}, args[1:]...)

@@ -154,10 +154,7 @@ func (db *database) close() error {
 // prepare makes the connection safe against a hostile file, and the tables what
 // they are now. It reports whether it made any.
 func (db *database) prepare() (made bool, err error) {
-	if err := db.conn.SetDefensive(true); err != nil {
-		return false, err
-	}
-	db.conn.SetBusyTimeout(0)
+	db.conn.SetBusyTimeout(0) // and no SetDefensive: see storage
 	for _, pragma := range []string{
 		"PRAGMA locking_mode=EXCLUSIVE", // before the first access, so that WAL needs no shared memory
 		"PRAGMA journal_mode=WAL",

@@ -134,9 +134,10 @@ func makeFile(fsys durable.FS, path string) error {
 }
 
 // setUp makes the connection safe against a hostile file, then checks that the
-// file is this shard's, or makes its tables.
+// file is this shard's, or makes its tables. Not by Conn.SetDefensive: in
+// zombiezen.com/go/sqlite v1.4.2 it gives SQLite one argument of two, and SQLite
+// writes to wherever the bytes behind it point.
 func (d *database) setUp(cfg Config) {
-	d.fail(d.conn.SetDefensive(true))
 	d.conn.Limit(sqlite.LimitLength, maxRow)
 	d.conn.SetBusyTimeout(0) // whoever has the file open keeps it; do not wait
 	for _, p := range []string{

@@ -16,10 +16,12 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -62,7 +64,8 @@ type Cluster struct {
 	secret string // file
 	gossip *membershiptest.Net
 	wires  *wires
-	hosts  *int // in the network so far
+	hosts  *int            // in the network so far
+	taken  map[string]bool // addresses given out
 	nodes  []*Node
 }
 
@@ -89,7 +92,7 @@ func New(t testing.TB, opts Options) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{t: t, opts: opts, dir: dir}
+	c := &Cluster{t: t, opts: opts, dir: dir, taken: make(map[string]bool)}
 	if c.opts.Shards == 0 {
 		c.opts.Shards = 4
 	}
@@ -163,7 +166,7 @@ func (c *Cluster) Node() *Node {
 	cfg.Limits.DiskReserve = 1 << 20
 	l := &cfg.Listen
 	for _, list := range []*[]string{&l.SMTP, &l.Submission, &l.IMAP, &l.POP3, &l.LMTP, &l.Peer, &l.Metrics} {
-		*list = []string{freeAddr(c.t)}
+		*list = []string{c.freeAddr()}
 	}
 	l.Submissions, l.IMAPS, l.POP3S = nil, nil, nil
 	l.Gossip = []string{n.ip + ":7946"}
@@ -180,15 +183,25 @@ func (c *Cluster) Node() *Node {
 	return n
 }
 
-// freeAddr returns an address of loopback that nobody listens at.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// freeAddr returns an address of loopback that nobody listens at, and no other of
+// the cluster's: a node comes back to it. The kernel gives ports of this range to
+// nobody who does not ask for them.
+func (c *Cluster) freeAddr() string {
+	c.t.Helper()
+	const first, ports, tries = 10_000, 20_000, 100
+	for range tries {
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+mathrand.IntN(ports)))
+		if c.taken[addr] {
+			continue
+		}
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = l.Close() // nobody has connected
+			c.taken[addr] = true
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	c.t.Fatal("no port is free")
+	return ""
 }
 
 // Started returns a cluster of so many nodes, joined one after the other, with the

@@ -136,7 +136,7 @@ func makeFile(fsys durable.FS, path string) error {
 // setUp makes the connection safe against a hostile file, then checks that the
 // file is this shard's, or makes its tables. Not by Conn.SetDefensive: in
 // zombiezen.com/go/sqlite v1.4.2 it gives SQLite one argument of two, and SQLite
-// writes to wherever the bytes behind it point.
+// writes to wherever the bytes behind it point, unless they are zero.
 func (d *database) setUp(cfg Config) {
 	d.conn.Limit(sqlite.LimitLength, maxRow)
 	d.conn.SetBusyTimeout(0) // whoever has the file open keeps it; do not wait

@@ -55,7 +55,7 @@ func (t *target) connect(ctx context.Context, timeout time.Duration) (n net.Conn
 	if len(t.addrs) > 1 {
 		timeout = min(timeout, patience)
 	}
-	d := net.Dialer{Timeout: timeout}
+	d := net.Dialer{Timeout: timeout, KeepAlive: -1} // every operation has its deadline
 	for range t.addrs {
 		network := "tcp"
 		addr = t.addrs[t.next]
@@ -90,8 +90,19 @@ func dial(ctx context.Context, cfg *Config, to *target) (*conn, error) {
 	return c, nil
 }
 
+// Buffers outlive connections: what a session costs the generator comes off what
+// the server has left.
+var (
+	readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBuffer) }}
+	writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, writeBuffer) }}
+)
+
 func (c *conn) use(n net.Conn) {
-	c.r, c.w = bufio.NewReaderSize(n, readBuffer), bufio.NewWriterSize(n, writeBuffer)
+	if c.r == nil {
+		c.r, c.w = readers.Get().(*bufio.Reader), writers.Get().(*bufio.Writer)
+	}
+	c.r.Reset(n)
+	c.w.Reset(n)
 }
 
 // startTLS encrypts the connection. What was read ahead in the clear is lost, as
@@ -125,10 +136,16 @@ func (c *conn) interrupt() {
 	_ = c.net.SetDeadline(time.Now().Add(hurry))
 }
 
-// close closes the connection at once.
+// close closes the connection at once. Nothing that was read from it may be looked
+// at afterwards.
 func (c *conn) close() {
 	c.release()
 	_ = c.net.Close()
+	c.r.Reset(nil)
+	c.w.Reset(nil)
+	readers.Put(c.r)
+	writers.Put(c.w)
+	c.r, c.w = nil, nil
 }
 
 // send writes the parts and flushes. Errors of the buffer stick, so the flush

@@ -199,13 +199,6 @@ func (r *restorer) place() error {
 	return r.d.err
 }
 
-// placeBody says where a body of a copy lies here.
-func (d *database) placeBody(id covey.BodyID, list []seglog.Extent) {
-	d.settle(id, list)
-	d.scratch = appendExtents(d.scratch[:0], list)
-	d.change("UPDATE body SET extents = ? WHERE id = ?+0").blob(d.scratch).int(int64(id)).run()
-}
-
 // placeChunk says where a pending chunk of a copy lies here.
 func (d *database) placeChunk(c chunkRow, e seglog.Extent) {
 	d.count(e, 1)

@@ -76,8 +76,9 @@ type database struct {
 	accounts map[covey.AccountID]*account
 	boxes    map[covey.MailboxID]*mailbox
 	byName   map[nameKey]*mailbox
-	rows     *lately.Map[rowKey, Message] // read with their summaries, and as they are now
-	dirty    []*mailbox                   // whose counts the database does not have
+	rows     *lately.Map[rowKey, keptRow]
+	single   *lately.Map[covey.BodyID, []seglog.Extent] // where bodies of one extent lie now
+	dirty    []*mailbox                                 // whose counts the database does not have
 
 	used    usage
 	stale   map[uint64]bool // segments whose row is not as used has it
@@ -109,7 +110,8 @@ func openDatabase(cfg Config) (*database, error) {
 		accounts: map[covey.AccountID]*account{},
 		boxes:    map[covey.MailboxID]*mailbox{},
 		byName:   map[nameKey]*mailbox{},
-		rows:     lately.New[rowKey, Message](maxRows),
+		rows:     lately.New[rowKey, keptRow](maxRows),
+		single:   lately.New[covey.BodyID, []seglog.Extent](maxRows),
 		used:     usage{},
 		stale:    map[uint64]bool{},
 	}

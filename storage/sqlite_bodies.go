@@ -77,6 +77,7 @@ func (d *database) ref(id covey.BodyID, delta int) {
 	}
 	extents := d.decodeExtents(q.blobAt(1))
 	q.end()
+	d.single.Delete(id)
 	d.leave(id, extents)
 	d.change("DELETE FROM body WHERE id = ?+0").int(int64(id)).run()
 	d.change("DELETE FROM summary WHERE body = ?+0").int(int64(id)).run()
@@ -120,8 +121,14 @@ func (d *database) residents(segment uint64, after covey.BodyID, most int) []cov
 
 func (d *database) moveBody(id covey.BodyID, from, to []seglog.Extent) {
 	d.leave(id, from)
-	d.settle(id, to)
-	d.scratch = appendExtents(d.scratch[:0], to)
+	d.placeBody(id, to)
+}
+
+// placeBody says where a body lies that is nowhere, or no longer where it was.
+func (d *database) placeBody(id covey.BodyID, list []seglog.Extent) {
+	d.single.Delete(id)
+	d.settle(id, list)
+	d.scratch = appendExtents(d.scratch[:0], list)
 	d.change("UPDATE body SET extents = ? WHERE id = ?+0").blob(d.scratch).int(int64(id)).run()
 }
 

@@ -10,12 +10,21 @@ import (
 // a slice ends, when a query leaves most of them out.
 const slack = 16
 
-// Bounds of the messages kept in memory: what a folder's newest look like is asked
-// for by each session anew, and costs SQLite five microseconds a row.
+// Bounds of the messages kept in memory: what a folder's newest look like, and where
+// their bodies lie, is asked for by each session anew, and costs SQLite five
+// microseconds a row and more.
 const (
 	maxRows    = 1536
-	maxKeptRow = 4 << 10 // octets of a summary; longer ones are not kept
+	maxKeptRow = 4 << 10 // octets of a summary or of a prefix and keywords; longer ones are not kept
+	fewRows    = 32      // of a query without summaries; the answers to longer ones are not kept
 )
+
+// A keptRow is a message as it is now, without its extents, which compaction changes
+// for all messages that share the body.
+type keptRow struct {
+	Message
+	whole bool // Summary is there
+}
 
 // query returns the statement that finds the span's messages.
 func (in *span) query() string {
@@ -38,7 +47,9 @@ func (in *span) query() string {
 
 func (d *database) messages(in *span, most int) []Message {
 	sql := in.query()
-	list := make([]Message, 0, min(most, countUIDs(in.uids)))
+	count := countUIDs(in.uids)
+	keep := in.since == 0 && (in.summary || count <= fewRows)
+	list := make([]Message, 0, min(most, count))
 	for looked := 0; len(in.uids) > 0 && d.err == nil; looked++ {
 		if list = d.kept(in, list, most); len(in.uids) == 0 || len(list) == most {
 			break
@@ -55,8 +66,8 @@ func (d *database) messages(in *span, most int) []Message {
 			looked++
 			if s := covey.ModSeq(q.intAt(1)); s > in.since {
 				m := d.scanMessage(q, in)
-				if in.keeps() && len(m.Summary) <= maxKeptRow {
-					d.rows.Store(rowKey{in.mailbox, m.UID}, m)
+				if keep {
+					d.remember(in, m)
 				}
 				list = append(list, m)
 			}
@@ -70,17 +81,34 @@ func (d *database) messages(in *span, most int) []Message {
 	return list
 }
 
-// keeps reports whether what the span finds is kept in memory. Extents are not, for
-// they change.
-func (in *span) keeps() bool { return in.summary && !in.extents && in.since == 0 }
+// remember keeps m as it was found.
+func (d *database) remember(in *span, m Message) {
+	if len(m.Summary) > maxKeptRow || len(m.Prefix) > maxKeptRow || len(m.Flags.Keywords) > 0 && len(d.keywords(m.Flags)) > maxKeptRow {
+		return
+	}
+	if in.extents && len(m.Extents) == 1 {
+		d.single.Store(m.Body, m.Extents)
+	}
+	m.Extents = nil
+	d.rows.Store(rowKey{in.mailbox, m.UID}, keptRow{m, in.summary})
+}
 
 // kept takes messages off the front of the span, as far as they are in memory.
 func (d *database) kept(in *span, list []Message, most int) []Message {
-	for in.keeps() && len(in.uids) > 0 && len(list) < most {
+	for in.since == 0 && len(in.uids) > 0 && len(list) < most {
 		r := &in.uids[0]
-		m, ok := d.rows.Load(rowKey{in.mailbox, r.First})
-		if !ok {
+		row, ok := d.rows.Load(rowKey{in.mailbox, r.First})
+		if !ok || in.summary && !row.whole {
 			break
+		}
+		m := row.Message
+		if !in.summary {
+			m.Summary = nil
+		}
+		if in.extents {
+			if m.Extents, ok = d.single.Load(m.Body); !ok {
+				break
+			}
 		}
 		list = append(list, m)
 		if r.First == r.Last {

@@ -14,8 +14,8 @@ const slack = 16
 // their bodies lie, is asked for by each session anew, and costs SQLite five
 // microseconds a row and more.
 const (
-	maxRows    = 1536
-	maxKeptRow = 4 << 10 // octets of a summary or of a prefix and keywords; longer ones are not kept
+	maxRows    = 3072
+	maxKeptRow = 2 << 10 // octets of a summary or of a prefix and keywords; longer ones are not kept
 	fewRows    = 32      // of a query without summaries; the answers to longer ones are not kept
 )
 

@@ -76,8 +76,8 @@ func (b *build) one(ctx context.Context, r row) (rep report, err error) {
 
 // machine says what the figures are worth nothing without.
 func (b *build) machine() string {
-	s := fmt.Sprintf("%d × %s, %s MiB, %s %s, %s, data on %s; covey %s", runtime.NumCPU(), cpuModel(), memory(),
-		runtime.GOOS, version("uname", "-r"), runtime.Version(), filesystem(b.dir), version("git", "describe", "--tags", "--always", "--dirty"))
+	s := fmt.Sprintf("%d × %s, %s MiB, %s %s, %s, %s, data on %s; covey %s", runtime.NumCPU(), cpuModel(), memory(),
+		runtime.GOOS, version("uname", "-r"), runtime.Version(), network(), filesystem(b.dir), version("git", "describe", "--tags", "--always", "--dirty"))
 	if executable(dovecotBin) {
 		s += "; dovecot " + version(dovecotBin, "--version")
 	}

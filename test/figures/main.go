@@ -7,10 +7,11 @@
 //	go run ./test/figures peers [flags]   Covey beside smtp-sink and Dovecot
 //	go run ./test/figures chart           draws what -json wrote
 //
-// All servers run on loopback, with their data in a temporary folder that is
-// removed afterwards; what it starts it stops. It prints the machine, the
-// versions and the file system, and each figure beside its goal. A goal that is
-// missed is no error: the exit status is 1 only if a row could not be measured.
+// All servers run on loopback, for root that of a network namespace made for it,
+// with their data in a temporary folder that is removed afterwards; what it starts
+// it stops. It prints the machine, the versions and the file system, and each figure
+// beside its goal. A goal that is missed is no error: the exit status is 1 only if a
+// row could not be measured.
 package main
 
 import (
@@ -48,6 +49,8 @@ func main() {
 	err := command(ctx, os.Args[1:], os.Stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errSaid):
+		os.Exit(1)
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "figures: %v\n", err)
 		os.Exit(1)
@@ -71,6 +74,12 @@ func command(ctx context.Context, args []string, w io.Writer) error {
 	}
 	o, err := parse(args[0], args[1:])
 	if err != nil {
+		return err
+	}
+	if done, err := isolated(ctx, o, args); done {
+		return err
+	}
+	if err := openNetwork(); err != nil {
 		return err
 	}
 	switch name := args[0]; name {

@@ -140,7 +140,9 @@ func (s *Service) commitPart(ctx context.Context, part *part, cmd storage.Delive
 	cmd.Recipients = part.rcpts
 	cmd.Confirmed = s.confirmed.take(part.shard)
 	cmd.Remember = len(cmd.Confirmed) > 0 && s.cfg.Queue()
-	part.err = s.settle(ctx, part.shard, cmd)
+	part.err = s.settle(ctx, part.shard, cmd, func(cmd storage.Deliver) (*storage.Result, error) {
+		return s.cfg.Mailboxes.Insist(ctx, part.shard, cmd)
+	})
 	if part.err != nil {
 		s.confirm(part.shard, cmd.Confirmed...)
 	} else {

@@ -150,13 +150,15 @@ func (p *pass) recipients(one *storage.Queued, rest []storage.Rest) (rcpts []sto
 }
 
 // take has a shard take the message under the id that it came with, so that it does
-// so once.
+// so once. A sender that has heard does not come again: what the shard has from one
+// that is still there is another message then, not this one by another way.
 func (p *pass) take(one *storage.Queued, to covey.ShardID, rcpts []storage.Recipient) error {
-	cfg := &p.q.cfg.Delivery.cfg
-	err := cfg.Reachable(p.t.ctx, to)
+	s := p.q.cfg.Delivery
+	err := s.cfg.Reachable(p.t.ctx, to)
 	if err == nil {
-		err = cfg.Mailboxes.Forward(p.t.ctx, p.from, one.Body, to, storage.Deliver{
-			ID: one.ID, Time: one.Time, Hash: one.Hash, Recipients: rcpts, Late: !one.Heard,
+		cmd := storage.Deliver{ID: one.ID, Time: one.Time, Hash: one.Hash, Recipients: rcpts, Late: !one.Heard, Asks: one.Heard}
+		err = s.settle(p.t.ctx, to, cmd, func(cmd storage.Deliver) (*storage.Result, error) {
+			return s.cfg.Mailboxes.Forward(p.t.ctx, p.from, one.Body, to, cmd)
 		})
 	}
 	if errors.Is(err, covey.Unavailable) || errors.Is(err, covey.Unknown) {

@@ -444,6 +444,31 @@ func TestSentTwiceOnPurpose(t *testing.T) {
 	})
 }
 
+// Another sender has sent the same to the same mailbox and is still there: two
+// messages, though the queue brings one of them.
+func TestSameBytesBesideTheQueue(t *testing.T) {
+	inPost(t, func(t *testing.T, p *post) {
+		p.cut[2] = covey.Unavailable
+		rec := p.send(text, "a", "b")
+		p.taken(rec, 1)
+		p.heard(rec)
+		delete(p.cut, 2)
+		other, err := p.Deliver(p.t.Context(), delivery.Envelope{
+			From: covey.Address{Local: "s", Domain: "example.net"}, Recipients: p.recipients(p.t, "b"), Together: true,
+			Here: func() bool { return true },
+		}, strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.taken(other, 0)
+		p.work()
+		p.copies(1, 2, 0)
+		if q := p.waiting(); len(q) != 0 {
+			t.Errorf("left in the queue: %+v", q)
+		}
+	})
+}
+
 // The recipient who has the message removes it, from INBOX or with the account: the
 // others get it all the same.
 func TestBodyOutlivesTheFirstCopy(t *testing.T) {

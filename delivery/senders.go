@@ -139,15 +139,15 @@ func (s *Service) Lost(r Receipt) { s.senders.leave(r.ID) }
 // askTimeout bounds how long another node may take to say what it knows.
 const askTimeout = time.Second
 
-// settle proposes a Deliver, and finds out what its shard wants to know before it
-// can tell a resend from a message that is sent a second time on purpose.
-func (s *Service) settle(ctx context.Context, shard covey.ShardID, cmd storage.Deliver) error {
+// settle has a Deliver proposed, and finds out what its shard wants to know before
+// it can tell a resend from a message that is sent a second time on purpose.
+func (s *Service) settle(ctx context.Context, shard covey.ShardID, cmd storage.Deliver, propose func(storage.Deliver) (*storage.Result, error)) error {
 	at := sameness{cmd.Hash, shard}
 	for range maxRounds {
 		if cmd.Asks {
 			cmd.Apart = merge(cmd.Apart, s.senders.apart(at, cmd.ID))
 		}
-		res, err := s.cfg.Mailboxes.Insist(ctx, shard, cmd)
+		res, err := propose(cmd)
 		if err != nil || len(res.Doubts) == 0 {
 			return err
 		}
@@ -155,7 +155,7 @@ func (s *Service) settle(ctx context.Context, shard covey.ShardID, cmd storage.D
 	}
 	// Others send the same at the same moment, again and again: no resends.
 	cmd.Hash, cmd.Asks, cmd.Apart, cmd.Lost = [16]byte{}, false, nil, nil
-	_, err := s.cfg.Mailboxes.Insist(ctx, shard, cmd)
+	_, err := propose(cmd)
 	return err
 }
 

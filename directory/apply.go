@@ -23,7 +23,7 @@ func (s *State) execute(c Command) (any, error) {
 	case RemoveAccount:
 		return s.removeAccount(c)
 	case Dropped:
-		return nil, s.db.exec("DELETE FROM removed WHERE account = ?", int64(c.Account))
+		return nil, s.db.exec("DELETE FROM removed WHERE account = ?+0", int64(c.Account))
 	case SetAccount:
 		return s.setAccount(c)
 	case SetPassword:
@@ -79,7 +79,7 @@ func (s *State) removeDomain(c RemoveDomain) (any, error) {
 	delete(s.domains, c.Name)
 	s.cache.Clear() // addresses of the domain may be there as unknown ones
 	s.viewMu.Unlock()
-	return nil, s.db.exec("DELETE FROM domain WHERE id = ?", d.id)
+	return nil, s.db.exec("DELETE FROM domain WHERE id = ?+0", d.id)
 }
 
 // showDomain makes d what readers see.
@@ -95,7 +95,7 @@ func (s *State) count(name string, accounts, aliases int64) error {
 	d.accounts += accounts
 	d.aliases += aliases
 	s.showDomain(name, d)
-	return s.db.exec("UPDATE domain SET accounts = ?, aliases = ? WHERE id = ?", d.accounts, d.aliases, d.id)
+	return s.db.exec("UPDATE domain SET accounts = ?, aliases = ? WHERE id = ?+0", d.accounts, d.aliases, d.id)
 }
 
 // forget drops an address from the cache, as it is about to change.
@@ -207,7 +207,7 @@ func (s *State) removeAccount(c RemoveAccount) (any, error) {
 	if err := s.count(c.Address.Domain, -1, 0); err != nil {
 		return nil, err
 	}
-	if err := s.db.exec("DELETE FROM account WHERE id = ?", int64(a.ID)); err != nil {
+	if err := s.db.exec("DELETE FROM account WHERE id = ?+0", int64(a.ID)); err != nil {
 		return nil, err
 	}
 	err = s.db.exec("INSERT INTO removed VALUES (?, ?, ?, ?, ?)",
@@ -238,7 +238,7 @@ func (s *State) setAccount(c SetAccount) (any, error) {
 		s.requoted = append(s.requoted, a.Account)
 		s.requoted[len(s.requoted)-1].Quota = quota
 	}
-	return nil, s.db.exec("UPDATE account SET quota = ?, disabled = ? WHERE id = ?", quota, disabled, int64(a.ID))
+	return nil, s.db.exec("UPDATE account SET quota = ?, disabled = ? WHERE id = ?+0", quota, disabled, int64(a.ID))
 }
 
 func (s *State) setPassword(c SetPassword) (any, error) {
@@ -257,7 +257,7 @@ func (s *State) setPassword(c SetPassword) (any, error) {
 func (s *State) replacePassword(a Credentials, hash, verifier string) error {
 	s.forget(a.Address)
 	s.change(func(m *meta) { m.unverified += unverified(hash, verifier) - unverified(a.Hash, a.Verifier) })
-	return s.db.exec("UPDATE account SET hash = ?, verifier = ? WHERE id = ?", hash, verifier, int64(a.ID))
+	return s.db.exec("UPDATE account SET hash = ?, verifier = ? WHERE id = ?+0", hash, verifier, int64(a.ID))
 }
 
 func (s *State) setAlias(c SetAlias) (any, error) {
@@ -311,7 +311,7 @@ func (s *State) putAlias(c SetAlias, domain int64, isNew bool) error {
 		if err := s.count(c.Address.Domain, 0, 1); err != nil {
 			return err
 		}
-	} else if err := s.db.exec("DELETE FROM alias WHERE domain = ? AND local = ?", domain, c.Address.Local); err != nil {
+	} else if err := s.db.exec("DELETE FROM alias WHERE domain = ?+0 AND local = ?||''", domain, c.Address.Local); err != nil {
 		return err
 	}
 	for i, t := range c.Targets {
@@ -335,5 +335,5 @@ func (s *State) removeAlias(c RemoveAlias) (any, error) {
 	if err := s.count(c.Address.Domain, 0, -1); err != nil {
 		return nil, err
 	}
-	return nil, s.db.exec("DELETE FROM alias WHERE domain = ? AND local = ?", s.domains[c.Address.Domain].id, c.Address.Local)
+	return nil, s.db.exec("DELETE FROM alias WHERE domain = ?+0 AND local = ?||''", s.domains[c.Address.Domain].id, c.Address.Local)
 }

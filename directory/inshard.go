@@ -21,7 +21,7 @@ func (s *State) inShard(shard covey.ShardID, after covey.AccountID, limit int) (
 	}
 	var list []Account
 	err := s.db.query("SELECT "+accountColumns+", domain.name FROM account JOIN domain ON domain.id = account.domain"+
-		" WHERE account.id > ? AND account.shard = ? ORDER BY account.id LIMIT ?",
+		" WHERE account.id > ?+0 AND account.shard = ?+0 ORDER BY account.id LIMIT ?",
 		[]any{int64(after), int64(shard), int64(limit)}, func(q *sqlite.Stmt) error {
 			list = append(list, scanAccount(q, q.ColumnText(8)).Account)
 			return nil

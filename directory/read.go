@@ -34,7 +34,7 @@ func (s *State) read(addr covey.Address) (row, error) {
 		return row{}, nil
 	}
 	var r row
-	err := s.db.query("SELECT "+accountColumns+" FROM account WHERE domain = ? AND local = ?", []any{d.id, addr.Local},
+	err := s.db.query("SELECT "+accountColumns+" FROM account WHERE domain = ?+0 AND local = ?||''", []any{d.id, addr.Local},
 		func(q *sqlite.Stmt) error {
 			r.account = scanAccount(q, addr.Domain)
 			return nil
@@ -42,7 +42,7 @@ func (s *State) read(addr covey.Address) (row, error) {
 	if err != nil || r.account != nil {
 		return r, err
 	}
-	err = s.db.query("SELECT target_local, target_domain FROM alias WHERE domain = ? AND local = ? ORDER BY position",
+	err = s.db.query("SELECT target_local, target_domain FROM alias WHERE domain = ?+0 AND local = ?||'' ORDER BY position",
 		[]any{d.id, addr.Local}, func(q *sqlite.Stmt) error {
 			r.targets = append(r.targets, covey.Address{Local: q.ColumnText(0), Domain: q.ColumnText(1)})
 			return nil
@@ -53,7 +53,7 @@ func (s *State) read(addr covey.Address) (row, error) {
 // readID returns the account with an id, nil if there is none. mu is held.
 func (s *State) readID(id covey.AccountID) (*Credentials, error) {
 	var a *Credentials
-	err := s.db.query("SELECT "+accountColumns+", domain.name FROM account JOIN domain ON domain.id = account.domain WHERE account.id = ?",
+	err := s.db.query("SELECT "+accountColumns+", domain.name FROM account JOIN domain ON domain.id = account.domain WHERE account.id = ?+0",
 		[]any{int64(id)}, func(q *sqlite.Stmt) error {
 			a = scanAccount(q, q.ColumnText(8))
 			return nil
@@ -83,6 +83,9 @@ func (s *State) lookup(addr covey.Address) (row, error) {
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
 	s.cache.Store(addr, r)
+	if r.account != nil {
+		s.names.Store(r.account.ID, addr)
+	}
 	return r, nil
 }
 
@@ -124,14 +127,32 @@ func (s *State) domainNames() []string {
 	return names
 }
 
-// byID returns an account, nil if there is none.
+// byID returns an account, nil if there is none. What it returns is shared and not
+// to be changed.
 func (s *State) byID(id covey.AccountID) (*Credentials, error) {
+	if a := s.cachedID(id); a != nil {
+		return a, nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.readable(); err != nil {
 		return nil, err
 	}
 	return s.readID(id)
+}
+
+// cachedID returns an account that the cache has, else nil.
+func (s *State) cachedID(id covey.AccountID) *Credentials {
+	s.viewMu.Lock()
+	defer s.viewMu.Unlock()
+	addr, ok := s.names.Load(id)
+	if !ok {
+		return nil
+	}
+	if r, ok := s.cache.Load(addr); ok && r.account != nil && r.account.ID == id {
+		return r.account
+	}
+	return nil
 }
 
 // first returns the oldest account of a domain, nil if it has none.
@@ -146,7 +167,7 @@ func (s *State) first(domain string) (*Credentials, error) {
 		return nil, err
 	}
 	var a *Credentials
-	err := s.db.query("SELECT "+accountColumns+" FROM account INDEXED BY account_domain WHERE domain = ? ORDER BY id LIMIT 1", []any{d.id},
+	err := s.db.query("SELECT "+accountColumns+" FROM account INDEXED BY account_domain WHERE domain = ?+0 ORDER BY id LIMIT 1", []any{d.id},
 		func(q *sqlite.Stmt) error {
 			a = scanAccount(q, domain)
 			return nil
@@ -167,7 +188,7 @@ func (s *State) accounts(domain, prefix, after string, limit int) ([]Account, er
 		return nil, err
 	}
 	var list []Account
-	err := s.db.query("SELECT "+accountColumns+" FROM account WHERE domain = ? AND local > ? AND local >= ? ORDER BY local LIMIT ?",
+	err := s.db.query("SELECT "+accountColumns+" FROM account WHERE domain = ?+0 AND local > ?||'' AND local >= ?||'' ORDER BY local LIMIT ?",
 		[]any{d.id, after, prefix, int64(limit)}, func(q *sqlite.Stmt) error {
 			if a := scanAccount(q, domain); strings.HasPrefix(a.Address.Local, prefix) {
 				list = append(list, a.Account)
@@ -191,8 +212,8 @@ func (s *State) aliases(domain, after string, limit int) ([]Alias, error) {
 	}
 	var list []Alias
 	err := s.db.query(`SELECT alias.local, target_local, target_domain FROM alias JOIN
-		(SELECT DISTINCT local FROM alias WHERE domain = ?1 AND local > ?2 ORDER BY local LIMIT ?3) AS page
-		ON alias.domain = ?1 AND alias.local = page.local ORDER BY alias.local, position`,
+		(SELECT DISTINCT local FROM alias WHERE domain = ?1+0 AND local > ?2||'' ORDER BY local LIMIT ?3) AS page
+		ON alias.domain = ?1+0 AND alias.local = page.local ORDER BY alias.local, position`,
 		[]any{d.id, after, int64(limit)}, func(q *sqlite.Stmt) error {
 			addr := covey.Address{Local: q.ColumnText(0), Domain: domain}
 			if n := len(list); n == 0 || list[n-1].Address != addr {

@@ -542,3 +542,43 @@ func TestInShard(t *testing.T) {
 		}
 	}
 }
+
+// An account found by its id is as it is now, also where memory has what was there
+// before.
+func TestByIDIsCurrent(t *testing.T) {
+	s := directorytest.New(t)
+	a := directorytest.Add(t, s, "a@example.org", "")
+	directorytest.Add(t, s, "b@example.org", "")
+	look := func() (directory.Account, error) {
+		t.Helper()
+		if _, err := s.Lookup(t.Context(), a.Address); err != nil && !errors.Is(err, covey.NotFound) {
+			t.Fatal(err)
+		}
+		return s.ByID(t.Context(), a.ID)
+	}
+	if got, err := look(); err != nil || got.Quota != 0 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	quota := int64(5)
+	if err := s.SetAccount(t.Context(), a.Address, &quota, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // from the database, then from memory
+		if got, err := look(); err != nil || got.Quota != quota {
+			t.Errorf("after a change: got %+v, %v", got, err)
+		}
+	}
+	if _, err := s.RemoveAccount(t.Context(), a.Address); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := look(); !errors.Is(err, covey.NotFound) {
+		t.Errorf("after its end: got %+v, %v", got, err)
+	}
+	again := directorytest.Add(t, s, "a@example.org", "")
+	if got, err := look(); !errors.Is(err, covey.NotFound) {
+		t.Errorf("with the address of another: got %+v, %v", got, err)
+	}
+	if got, err := s.ByID(t.Context(), again.ID); err != nil || got.ID != again.ID {
+		t.Errorf("the other: got %+v, %v", got, err)
+	}
+}

@@ -63,7 +63,8 @@ type State struct {
 	hashes  runhash.History
 	domains map[string]domain
 	cluster *cluster
-	cache   *recent.Map[covey.Address, row] // agrees with db; an empty row is an address that does not exist
+	cache   *recent.Map[covey.Address, row]             // agrees with db; an empty row is an address that does not exist
+	names   *recent.Map[covey.AccountID, covey.Address] // under which cache may still have the account
 }
 
 // meta is the row of the meta table.
@@ -120,7 +121,8 @@ func open(cfg Config) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
 	}
-	s := &State{cfg: cfg, db: db, commitAt: commitEvery, digest: xxhash.New(), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2))}
+	s := &State{cfg: cfg, db: db, commitAt: commitEvery, digest: xxhash.New(), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2)),
+		names: recent.New[covey.AccountID, covey.Address](max(cfg.CacheRows, 2))}
 	if err := s.reload(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.close())
 	}

@@ -14,13 +14,14 @@ import (
 // gone, in part.
 //
 // Unknown: the message may yet be delivered. Corrupt, NotFound: it cannot be read.
-func (s *Service) Forward(ctx context.Context, from storage.Reader, body covey.BodyID, to covey.ShardID, cmd storage.Deliver) error {
+// With doubts in the result nothing was delivered (storage.Deliver).
+func (s *Service) Forward(ctx context.Context, from storage.Reader, body covey.BodyID, to covey.ShardID, cmd storage.Deliver) (*storage.Result, error) {
 	extents, err := from.Body(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if cmd.Summary, err = from.Summary(body); err != nil {
-		return err
+		return nil, err
 	}
 	if len(extents) > 1 {
 		return s.forwardChunks(ctx, stored{from, body, len(extents)}, to, cmd)
@@ -28,7 +29,7 @@ func (s *Service) Forward(ctx context.Context, from storage.Reader, body covey.B
 	cmd.Body = storage.Body{}
 	if len(extents) == 1 {
 		if cmd.Body.Inline, err = storage.ReadPart(from, s.cfg.Bodies, body, 0); err != nil {
-			return err
+			return nil, err
 		}
 		cmd.Body.Size = int64(len(cmd.Body.Inline))
 	}
@@ -42,16 +43,15 @@ type stored struct {
 	parts int
 }
 
-func (s *Service) forwardChunks(ctx context.Context, b stored, to covey.ShardID, cmd storage.Deliver) error {
+func (s *Service) forwardChunks(ctx context.Context, b stored, to covey.ShardID, cmd storage.Deliver) (res *storage.Result, err error) {
 	cmd.Body = storage.Body{Upload: s.cfg.Uploads.Next(), Chunks: uint32(b.parts)}
-	err := s.sendChunks(ctx, b, to, &cmd.Body)
-	if err == nil {
-		err = s.try(ctx, to, cmd)
+	if err = s.sendChunks(ctx, b, to, &cmd.Body); err == nil {
+		res, err = s.try(ctx, to, cmd)
 	}
-	if err != nil && !errors.Is(err, covey.Unknown) {
+	if err != nil && !errors.Is(err, covey.Unknown) || err == nil && len(res.Doubts) > 0 {
 		s.abort(cmd.Body.Upload, to)
 	}
-	return err
+	return res, err
 }
 
 func (s *Service) sendChunks(ctx context.Context, b stored, to covey.ShardID, body *storage.Body) error {
@@ -60,7 +60,7 @@ func (s *Service) sendChunks(ctx context.Context, b stored, to covey.ShardID, bo
 		if err != nil {
 			return err
 		}
-		if err := s.try(ctx, to, storage.Chunk{Upload: body.Upload, N: uint32(n), Time: s.cfg.Now(), Data: p}); err != nil {
+		if _, err := s.try(ctx, to, storage.Chunk{Upload: body.Upload, N: uint32(n), Time: s.cfg.Now(), Data: p}); err != nil {
 			return err
 		}
 		body.Size += int64(len(p))
@@ -69,11 +69,10 @@ func (s *Service) sendChunks(ctx context.Context, b stored, to covey.ShardID, bo
 }
 
 // try proposes a command once, for as long as one try of Insist.
-func (s *Service) try(ctx context.Context, id covey.ShardID, cmd storage.Command) error {
+func (s *Service) try(ctx context.Context, id covey.ShardID, cmd storage.Command) (*storage.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	_, err := s.cfg.Shards.Propose(ctx, id, cmd)
-	return err
+	return s.cfg.Shards.Propose(ctx, id, cmd)
 }
 
 // abort drops the chunks of an upload; where that does not succeed they expire by

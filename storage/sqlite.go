@@ -76,6 +76,7 @@ type database struct {
 	accounts map[covey.AccountID]*account
 	boxes    map[covey.MailboxID]*mailbox
 	byName   map[nameKey]*mailbox
+	missing  nameKey // the name that was looked for last of those which do not exist
 	rows     *lately.Map[rowKey, keptRow]
 	single   *lately.Map[covey.BodyID, []seglog.Extent] // where bodies of one extent lie now
 	dirty    []*mailbox                                 // whose counts the database does not have

@@ -55,10 +55,18 @@ func (d *database) mailbox(id covey.MailboxID) *mailbox {
 }
 
 func (d *database) mailboxNamed(id covey.AccountID, name string) *mailbox {
-	if mb := d.byName[nameKey{id, name}]; mb != nil {
+	key := nameKey{id, name}
+	if mb := d.byName[key]; mb != nil {
 		return mb
 	}
-	return d.oneMailbox(d.query(boxColumns + "WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name))
+	if key == d.missing {
+		return nil // a first message looks for its mailbox at every step
+	}
+	mb := d.oneMailbox(d.query(boxColumns + "WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name))
+	if mb == nil && d.err == nil {
+		d.missing = key
+	}
+	return mb
 }
 
 func (d *database) oneMailbox(q statement) *mailbox {
@@ -103,6 +111,7 @@ func (d *database) putMailbox(mb *mailbox) {
 		d.counted(mb)
 	}
 	delete(d.byName, mb.key)
+	d.missing = nameKey{}
 	d.keep(mb)
 	d.change("REPLACE INTO mailbox VALUES (?, ?, ?, ?, ?, ?)").
 		int(int64(mb.ID)).int(int64(mb.Account)).text(mb.Name).

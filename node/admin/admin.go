@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/covey-mail/covey"
 )
@@ -49,6 +50,9 @@ func Handle[Req, Resp any](mux *http.ServeMux, name string, fn func(context.Cont
 			reply(w, status, Error{kind, fmt.Sprintf("request of %s: %v", name, err)})
 			return
 		}
+		// The time that a request may take to come is not how long it may be worked on;
+		// where the server has one, the end of that would end the context.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		resp, err := fn(r.Context(), req)
 		if err != nil {
 			reply(w, http.StatusUnprocessableEntity, Error{covey.KindOf(err), err.Error()})

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -22,12 +23,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // on serves h on the socket of a data folder and returns a client.
 func on(t *testing.T, h http.Handler) *Client {
 	t.Helper()
+	return onServer(t, httptest.NewUnstartedServer(h))
+}
+
+func onServer(t *testing.T, s *httptest.Server) *Client {
+	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("unix", filepath.Join(dir, SocketName))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewUnstartedServer(h)
 	s.Listener.Close()
 	s.Listener = l
 	s.Start()
@@ -50,6 +55,25 @@ func TestCallCarriesBothWays(t *testing.T) {
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("-want +got:\n%s", d)
 		}
+	}
+}
+
+// A check of all bodies takes longer than a request may take to come.
+func TestWorkOutlivesTheReadTimeout(t *testing.T) {
+	const read = 50 * time.Millisecond
+	mux := http.NewServeMux()
+	Handle(mux, "check", func(ctx context.Context, _ Page) (Done, error) {
+		select {
+		case <-ctx.Done():
+			return Done{}, ctx.Err()
+		case <-time.After(6 * read):
+			return Done{}, nil
+		}
+	})
+	s := httptest.NewUnstartedServer(mux)
+	s.Config.ReadTimeout = read
+	if _, err := Call[Done](t.Context(), onServer(t, s), "check", Page{}); err != nil {
+		t.Error(err)
 	}
 }
 

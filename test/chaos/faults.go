@@ -209,10 +209,14 @@ func cutAndPartition(c *cluster) error {
 // while the journal is shut down, for the reason given at cutPower.
 func failDisk(c *cluster) error {
 	h := c.leader()
+	id := c.id(h)
 	h.logf("disk fails")
 	p := h.current()
 	if err := errors.Join(process.Freeze(p.cmd.Process), h.cutDisk(), h.thaw()); err != nil {
 		return err
+	}
+	if err := c.await(context.Background(), 10*time.Second, "other leaders", func() error { return c.without(id, h) }); err != nil {
+		c.ledger.report(unrecovered, "the disk of %s failed: %v", h.name, err)
 	}
 	select {
 	case <-p.done:
@@ -490,6 +494,21 @@ func (c *cluster) join() (*host, error) {
 	}
 	c.share()
 	return h, nil
+}
+
+// without reports which shard still has the node for its leader, or none at all, as
+// the others see it.
+func (c *cluster) without(id string, h *host) error {
+	s, err := call[admin.Status](c.others(h)[0], admin.NodeStatus, admin.Empty{})
+	if err != nil {
+		return err
+	}
+	for _, g := range s.Shards {
+		if g.Leader == id || g.Leader == "" {
+			return fmt.Errorf("shard %d is led by %q", g.ID, g.Leader)
+		}
+	}
+	return nil
 }
 
 // id asks a host for its node id.

@@ -79,9 +79,11 @@ func TestF21_DiskFilledByOthers(t *testing.T) {
 			node.Kill()
 			stop()
 			d.remount(t)
-			if node, err = process.Launch(bin, data, settings...); err != nil {
+			again, err := process.Launch(bin, data, settings...)
+			if err != nil {
 				t.Fatalf("round %d: %v", round, err)
 			}
+			node = again
 			stop = l.load(node, uint64(round)*1000+500)
 		}
 		if err := free(); err != nil {

@@ -82,9 +82,11 @@ func TestPowerCut(t *testing.T) {
 		if r.IntN(3) == 0 { // once more, while it recovers
 			cutDuringStart(t, d, bin, data, time.Duration(r.IntN(300))*time.Millisecond)
 		}
-		if node, err = process.Launch(bin, data, settings...); err != nil {
+		again, err := process.Launch(bin, data, settings...)
+		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
+		node = again
 		problems, err := l.verify(node.Addr("pop3"), users)
 		if err != nil {
 			t.Fatalf("round %d: %v\n%s", round, err, node.Log())

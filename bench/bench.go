@@ -93,6 +93,7 @@ type Config struct {
 	Retrieve  int  // bodies a POP3 or IMAP session reads; 4, negative: none
 	Envelopes int  // envelopes an IMAP session reads; 20, negative: none
 	Delete    bool // POP3 deletes what it has read
+	Discard   int  // messages a POP3 session deletes without reading them, after those
 	Keep      Keep // of an IMAP session; KeepNothing
 
 	Groups   map[string]string // labels of users by address: gaps and the time line are also told for each; nil: none

@@ -46,7 +46,7 @@ func TestEveryProtocolAgainstTheSink(t *testing.T) {
 		for _, security := range []Security{None, StartTLS, Implicit} {
 			t.Run(string(p)+"/"+string(security), func(t *testing.T) {
 				cfg := withSink(t, Config{
-					Protocol: p, Addr: "sink", TLS: security, Conns: 3, Count: 20, Users: 5, Size: 3000, PerSession: 4, Delete: true,
+					Protocol: p, Addr: "sink", TLS: security, Conns: 3, Count: 20, Users: 5, Size: 3000, PerSession: 4, Delete: true, Discard: 2,
 				})
 				for _, cfg.Pipeline = range []bool{false, true} {
 					res := mustRun(t, cfg)

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// A pop3Session logs in, reads a few messages and leaves.
+// A pop3Session logs in, reads or deletes a few messages and leaves.
 type pop3Session struct {
 	cfg Config
 	who *users
@@ -29,7 +29,12 @@ func (s *pop3Session) do(ctx context.Context, op *operation) error {
 			return err
 		}
 	}
-	op.short = count < want
+	for i := want + 1; i <= min(want+s.cfg.Discard, count); i++ {
+		if _, err := s.command("DELE", "DELE ", strconv.Itoa(i), "\r\n"); err != nil {
+			return err
+		}
+	}
+	op.short = count < want+s.cfg.Discard
 	_, err = s.command("QUIT", "QUIT\r\n")
 	return err
 }

@@ -193,7 +193,9 @@ func (s *sink) canned() {
 }
 
 // count is how many messages the mailbox has.
-func (s *sink) count() string { return strconv.Itoa(max(s.cfg.Envelopes, s.cfg.Retrieve, 0)) }
+func (s *sink) count() string {
+	return strconv.Itoa(max(s.cfg.Envelopes, max(s.cfg.Retrieve, 0)+s.cfg.Discard))
+}
 
 func (s *sink) pop3(d *dialogue) {
 	d.reply("+OK ready\r\n")

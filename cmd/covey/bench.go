@@ -60,8 +60,9 @@ type (
 	benchLMTPCmd struct{ benchSendFlags }
 	benchPOP3Cmd struct {
 		benchFlags
-		Retr   int  `help:"Messages to read." default:"4"`
-		Delete bool `help:"Delete what was read."`
+		Retr    int  `help:"Messages to read." default:"4"`
+		Delete  bool `help:"Delete what was read."`
+		Discard int  `help:"Messages to delete unread."`
 	}
 	benchIMAPCmd struct {
 		benchFlags
@@ -115,7 +116,7 @@ func (c *benchLMTPCmd) Run(ctx context.Context, io stdio) error {
 // Run reads by POP3.
 func (c *benchPOP3Cmd) Run(ctx context.Context, io stdio) error {
 	cfg := c.config(bench.POP3)
-	cfg.Retrieve, cfg.Delete = orNone(c.Retr), c.Delete
+	cfg.Retrieve, cfg.Delete, cfg.Discard = orNone(c.Retr), c.Delete, c.Discard
 	return c.run(ctx, io, cfg)
 }
 

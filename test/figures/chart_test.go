@@ -97,7 +97,7 @@ func TestChartOfGoals(t *testing.T) {
 	text := string(svg)
 	for _, want := range []string{
 		`class="met" x="20" y="86" width="200"`, `class="missed" x="20" y="130" width="160"`, `class="met" x="20" y="174" width="680"`, `class="met" x="20" y="218" width="1"`,
-		"gap: p50 &lt;", ">1.00 s<tspan class=\"quiet\"> ≤ 2<", `x1="420"`, "ratio: a: 0.20, goal ≥ 0.5, missed.",
+		"gap: p50 &lt;", ">1.00 s<tspan class=\"quiet\" dx=\"8\">≤ 2<", `x1="420"`, "ratio: a: 0.20, goal ≥ 0.5, missed.",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in the chart", want)

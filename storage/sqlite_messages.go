@@ -90,7 +90,11 @@ func (d *database) remember(in *span, m Message) {
 		d.single.Store(m.Body, m.Extents)
 	}
 	m.Extents = nil
-	d.rows.Store(rowKey{in.mailbox, m.UID}, keptRow{m, in.summary})
+	key := rowKey{in.mailbox, m.UID}
+	if old, ok := d.rows.Load(key); ok && old.whole { // it is as m is, and may have more
+		return
+	}
+	d.rows.Store(key, keptRow{m, in.summary})
 }
 
 // kept takes messages off the front of the span, as far as they are in memory.

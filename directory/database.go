@@ -195,8 +195,8 @@ func (db *database) exec(query string, args ...any) error {
 }
 
 // query runs a statement and calls row for each row. Arguments are string, bool,
-// int64 and []byte. In a WHERE clause a parameter is written ?+0, or ?||'' for text:
-// see storage/statement.go.
+// int64 and []byte. In a WHERE clause a parameter is not written bare: see the
+// statements of package storage.
 func (db *database) query(query string, args []any, row func(*sqlite.Stmt) error) error {
 	stmt, err := db.conn.Prepare(query)
 	if err != nil {

@@ -212,7 +212,7 @@ func failDisk(c *cluster) error {
 	id := c.id(h)
 	h.logf("disk fails")
 	p := h.current()
-	if err := errors.Join(process.Freeze(p.cmd.Process), h.cutDisk(), h.thaw()); err != nil {
+	if err := errors.Join(process.FreezeIdle(p.cmd.Process), h.cutDisk(), h.thaw()); err != nil {
 		return err
 	}
 	if err := c.await(context.Background(), 10*time.Second, "other leaders", func() error { return c.without(id, h) }); err != nil {

@@ -193,12 +193,20 @@ func (n *Node) Kill() {
 func (n *Node) Freeze() error { return Freeze(n.cmd.Process) }
 
 // Freeze is Node.Freeze for any process.
-func Freeze(p *os.Process) error {
+func Freeze(p *os.Process) error { return freeze(p, "TtDZX") }
+
+// FreezeIdle is Freeze that also waits until no thread is in a system call. Where the
+// process goes on after its disk was shut down, it must: an fdatasync that is under way
+// then may return success for what is lost.
+func FreezeIdle(p *os.Process) error { return freeze(p, "TtZX") }
+
+// freeze waits until every thread is in one of the states (proc(5)).
+func freeze(p *os.Process, states string) error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	for end := time.Now().Add(startTimeout); time.Now().Before(end); {
-		if frozen(p.Pid) {
+		if frozen(p.Pid, states) {
 			return nil
 		}
 		<-time.After(time.Millisecond)
@@ -206,9 +214,9 @@ func Freeze(p *os.Process) error {
 	return fmt.Errorf("process %d still runs %v after SIGSTOP", p.Pid, startTimeout)
 }
 
-// frozen reports whether every thread is stopped, gone, or in a wait in the kernel
-// that it comes out of stopped.
-func frozen(pid int) bool {
+// frozen reports whether every thread is in one of the states: stopped, gone, or in a
+// wait in the kernel (D) that it comes out of stopped.
+func frozen(pid int, states string) bool {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil {
 		return false
@@ -219,7 +227,7 @@ func frozen(pid int) bool {
 			continue // the thread has ended
 		}
 		_, rest, _ := strings.Cut(string(stat), ") ")
-		if rest != "" && !strings.ContainsRune("TtDZX", rune(rest[0])) {
+		if rest != "" && !strings.ContainsRune(states, rune(rest[0])) {
 			return false
 		}
 	}

@@ -399,6 +399,7 @@ func (s *shard) Messages(ctx context.Context, q Query, fn func(*Message) error) 
 	if q.UIDs != nil {
 		in.uids = normalise(q.UIDs, 1<<32-1)
 	}
+	in.again = q.Summary || countUIDs(in.uids) <= fewRows
 	for first := true; first || len(in.uids) > 0; first = false {
 		if err := ctx.Err(); err != nil {
 			return err

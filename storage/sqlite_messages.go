@@ -47,9 +47,7 @@ func (in *span) query() string {
 
 func (d *database) messages(in *span, most int) []Message {
 	sql := in.query()
-	count := countUIDs(in.uids)
-	keep := in.since == 0 && (in.summary || count <= fewRows)
-	list := make([]Message, 0, min(most, count))
+	list := make([]Message, 0, min(most, countUIDs(in.uids)))
 	for looked := 0; len(in.uids) > 0 && d.err == nil; looked++ {
 		if list = d.kept(in, list, most); len(in.uids) == 0 || len(list) == most {
 			break
@@ -66,7 +64,7 @@ func (d *database) messages(in *span, most int) []Message {
 			looked++
 			if s := covey.ModSeq(q.intAt(1)); s > in.since {
 				m := d.scanMessage(q, in)
-				if keep {
+				if in.again && in.since == 0 {
 					d.remember(in, m)
 				}
 				list = append(list, m)

@@ -141,6 +141,7 @@ type span struct {
 	since   covey.ModSeq // only messages changed after it
 	summary bool
 	extents bool
+	again   bool // what is found is likely to be asked for again
 }
 
 // A newBody is a body on its way into the tables.

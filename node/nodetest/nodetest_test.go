@@ -462,10 +462,14 @@ func TestRemovedNodeComesBack(t *testing.T) {
 		return err == nil && m.Done
 	})
 	gone.Start()
-	// It may not know yet whom it does not reach when it is asked, but takes nothing.
+	// At first it may not know whom it does not reach, but it takes nothing.
 	if err := gone.Send(Users()[0], "to nobody"); err == nil || !strings.Contains(err.Error(), "451 ") {
 		t.Errorf("a message to the removed node: %v, want 451", err)
 	}
+	c.WaitFor("RCPT for a user is refused for now", func() bool {
+		reply, _ := rcpt(t, gone, Users()[0])
+		return strings.HasPrefix(reply, "451 ")
+	})
 	if reply, _ := rcpt(t, gone, "nobody@example.org"); !strings.HasPrefix(reply, "451 ") {
 		t.Errorf("RCPT for nobody at the removed node: %q, want 451", reply)
 	}

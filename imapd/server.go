@@ -278,15 +278,15 @@ func (s *Server) begin() {
 	for l := range s.listeners {
 		_ = l.Close() // Serve notices
 	}
+	for r := range s.relays {
+		r.Stop() // before its front is woken: it must know why
+	}
 	for f := range s.fronts {
 		f.cancel()
 		_ = f.raw.SetReadDeadline(time.Unix(1, 0)) // as in accept
 	}
 	for g := range s.guards {
 		g.stop()
-	}
-	for r := range s.relays {
-		r.Stop()
 	}
 }
 

@@ -256,11 +256,11 @@ func (s *Server) halt() error {
 	for l := range s.listeners {
 		errs = append(errs, l.Close())
 	}
+	for r := range s.relays {
+		r.Stop() // before its session is woken: it must know why
+	}
 	for ss := range s.sessions {
 		_ = ss.raw.SetReadDeadline(time.Unix(1, 0))
-	}
-	for r := range s.relays {
-		r.Stop()
 	}
 	return errors.Join(errs...)
 }

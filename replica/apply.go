@@ -38,6 +38,7 @@ func (a applied) handle(l *loop) {
 	for _, m := range a.responses {
 		l.step(a.group, m)
 	}
+	a.group.changeApplied()
 	l.elect(a.group)
 }
 

@@ -33,6 +33,7 @@ type change struct {
 	done     chan error // holds one
 	logged   bool
 	applied  bool
+	complete bool   // applied, with what ends a joint configuration
 	deadline uint64 // tick at which its outcome counts as unknown
 }
 
@@ -48,14 +49,15 @@ func (c call) drop(*loop)     { c.done <- c.group.refuse(refusedStopping, "stopp
 
 // ChangeMembers gives nodes new roles, all at once: several changes go through a
 // joint configuration, in which both majorities must agree. It returns when the
-// last of it is committed. A node that becomes a member must hold the group, added
+// last of it is applied and the next change may be made. A node that becomes a member must hold the group, added
 // without a membership if it is new there, and gets from the leader what it lacks:
 // entries, or a copy of the state.
 //
 // Unavailable: not done, among others because this node does not lead, or because
 // too few of those who would vote answer it and have a state: a node that comes
-// with nothing has to be a learner first. InUse: another change is under way. Invalid: this node would lose its vote; hand over
-// with TransferLeader first. Unknown: it may yet be done.
+// with nothing has to be a learner first. InUse: another change is under way.
+// Invalid: this node would lose its vote; hand over with TransferLeader first.
+// Unknown: it may yet be done.
 func (h *Host) ChangeMembers(ctx context.Context, id covey.ShardID, changes []MemberChange) error {
 	g, err := h.group(id)
 	if err != nil {
@@ -228,11 +230,17 @@ func (l *loop) applyChange(g *group, e *raftpb.Entry) {
 	g.out.Info("members", "conf", g.conf.String(), "index", g.confIndex)
 	if c := g.change; c != nil {
 		c.applied = c.applied || c.matches(cc)
-		if c.applied && len(g.conf.GetVotersOutgoing()) == 0 {
-			g.endChange(nil)
-		}
+		c.complete = c.applied && len(g.conf.GetVotersOutgoing()) == 0
 	}
 	g.publish()
+}
+
+// changeApplied answers a change that is complete, once the core knows that its
+// entries are applied: until then it allows no other.
+func (g *group) changeApplied() {
+	if g.change != nil && g.change.complete {
+		g.endChange(nil)
+	}
 }
 
 // endChange answers the membership change under way, if there is one.

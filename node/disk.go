@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -18,12 +19,15 @@ const diskEvery = 250 * time.Millisecond
 
 // disk watches the free space of the data folder. Below the reserve the node
 // takes no new data; reading, deleting and compaction go on in what is left, and
-// when other programs take even that, the reserve file is given up for them.
+// when other programs take even that, the reserve file is given up for them. What a
+// start needs lies in a file of its own, for other programs may take the reserve
+// as soon as it is given up.
 type disk struct {
 	dir     string
 	space   func(dir string) (int64, error) // durable.Free
 	keep    int64                           // bytes that intake leaves free
 	reserve *durable.Reserve
+	start   *durable.Reserve // given up by a start that finds no reserve, never by a node that runs
 	log     *slog.Logger
 	full    atomic.Bool
 	free    atomic.Int64
@@ -34,10 +38,36 @@ type disk struct {
 func openDisk(f *folder, space func(string) (int64, error), keep int64, log *slog.Logger) (*disk, error) {
 	d := &disk{dir: f.dir, space: space, keep: keep, log: log.With("component", "disk")}
 	d.reserve = durable.NewReserve(f.fs, f.path("reserve"), keep)
-	if err := d.reserve.Hold(); err != nil && !errors.Is(err, covey.DiskFull) {
+	d.start = durable.NewReserve(f.fs, f.path("start"), keep/16)
+	if err := d.hold(f); err != nil {
 		return nil, fmt.Errorf("take disk reserve: %w", err)
 	}
-	return d, d.look()
+	found := d.reserve.Held()
+	if err := d.look(); err != nil {
+		return nil, err
+	}
+	if d.full.Load() && !found {
+		if err := d.start.Release(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// hold takes the reserve if it is there, or if there is room for it: to try without
+// would take the last of what the start has.
+func (d *disk) hold(f *folder) error {
+	free, err := d.space(d.dir)
+	if err != nil {
+		return fmt.Errorf("read free space of %s: %w", d.dir, err)
+	}
+	if _, err := f.fs.Stat(f.path("reserve")); errors.Is(err, os.ErrNotExist) && free < d.keep {
+		return nil
+	}
+	if err := d.reserve.Hold(); !errors.Is(err, covey.DiskFull) {
+		return err
+	}
+	return nil
 }
 
 // look reads the free space and decides.
@@ -76,6 +106,9 @@ func (d *disk) decide(free int64) {
 		if err := d.reserve.Release(); err != nil {
 			d.log.Error("disk reserve cannot be released", "err", err)
 		}
+	}
+	if !d.full.Load() && free >= resume && !d.start.Held() {
+		_ = d.start.Hold() // no room: the next look tries again
 	}
 }
 

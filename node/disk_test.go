@@ -58,6 +58,46 @@ func TestDiskDecides(t *testing.T) {
 	}
 }
 
+// F-21: what a start needs is kept while the node runs, whatever others take, and
+// given up by the start that finds nothing else.
+func TestF21_RoomForTheStart(t *testing.T) {
+	const keep = 64 << 10
+	f := certFolder(t)
+	var free int64
+	start := func(now int64, reserve, room bool) *disk {
+		t.Helper()
+		free = now
+		d, err := openDisk(f, func(string) (int64, error) { return free, nil }, keep, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]bool{"reserve": reserve, "start": room} {
+			if _, err := os.Stat(f.path(name)); (err == nil) != want {
+				t.Errorf("started with %d free: %s: %v, want it there: %v", now, name, err, want)
+			}
+		}
+		return d
+	}
+	start(0, false, false)          // a new folder on a full disk
+	d := start(10*keep, true, true) // an ordinary start
+	free = 0
+	if err := d.look(); err != nil {
+		t.Fatal(err)
+	}
+	if d.reserve.Held() || !d.start.Held() {
+		t.Errorf("on a full disk: reserve held %v, room for the start %v", d.reserve.Held(), d.start.Held())
+	}
+	d = start(0, false, false)
+	free = 10 * keep
+	if err := d.look(); err != nil {
+		t.Fatal(err)
+	}
+	if !d.reserve.Held() || !d.start.Held() {
+		t.Errorf("with room again: reserve held %v, room for the start %v", d.reserve.Held(), d.start.Held())
+	}
+	start(0, false, true) // the reserve is given up first
+}
+
 // F-21: a full disk refuses new data, lets mail be read and deleted, and ends by
 // itself.
 func TestF21_DiskFull(t *testing.T) {

@@ -76,6 +76,18 @@ func (d DeliveryID) String() string {
 	return fmt.Sprintf("%s-%d-%d", d.Node, d.Boot, d.Seq)
 }
 
+// A DiskStamp tells later states of a node's disk from earlier ones. A node writes
+// a new one to its disk now and then, and only then tells the others: who comes with
+// one that is older than they know has had its disk put back.
+type DiskStamp struct {
+	Count uint64 // ascends; 0: there is no stamp
+	Mark  uint64 // random: no two that were made apart are the same
+}
+
+// Follows reports whether a disk with this stamp can be a later state of one that
+// had another, or the same.
+func (s DiskStamp) Follows(other DiskStamp) bool { return s.Count > other.Count || s == other }
+
 // clip bounds foreign text that an error quotes.
 func clip(s string) string {
 	const most = 64

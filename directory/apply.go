@@ -48,6 +48,8 @@ func (s *State) execute(c Command) (any, error) {
 		return s.setShardMap(c)
 	case SetLevel:
 		return s.setLevel(c), nil
+	case StampNode:
+		return s.stampNode(c)
 	}
 	return nil, fmt.Errorf("no code applies %T", c)
 }

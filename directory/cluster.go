@@ -73,9 +73,9 @@ func (s *State) viewCluster() *cluster {
 
 // putNode writes a node.
 func (s *State) putNode(n Node) error {
-	err := s.db.exec("REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	err := s.db.exec("REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		int64(n.ID), []byte(n.Key), n.Peer, n.Gossip, n.Zone, n.Version, int64(n.Level),
-		int64(n.State), int64(n.ReplacedBy), n.Joined.Unix(), n.Changed.Unix())
+		int64(n.State), int64(n.ReplacedBy), n.Joined.Unix(), n.Changed.Unix(), int64(n.Stamp.Count), int64(n.Stamp.Mark))
 	if err != nil {
 		return err
 	}
@@ -136,6 +136,26 @@ func (s *State) setNodeState(c SetNodeState) (any, error) {
 	}
 	n.State, n.Changed = c.State, c.Time
 	return nil, s.putNode(n)
+}
+
+func (s *State) stampNode(c StampNode) (any, error) {
+	n, err := s.cluster.member(c.ID)
+	switch {
+	case err != nil:
+		return err, nil
+	case n.Stamp == c.Stamp:
+		return nil, nil
+	case !c.Stamp.Follows(n.Stamp):
+		return diskPutBack(c.ID), nil
+	}
+	n.Stamp = c.Stamp
+	return nil, s.putNode(n)
+}
+
+// diskPutBack is why a node with an old disk is not believed.
+func diskPutBack(id covey.NodeID) error {
+	return covey.Errorf(covey.Denied, "the disk of node %s is older than what the cluster has heard from it: it was put back, or there are two of it; "+
+		"`covey node remove %s`, and start it on an empty folder, as a new node", id, id)
 }
 
 func (s *State) removeNode(c RemoveNode) (any, error) {

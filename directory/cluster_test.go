@@ -105,6 +105,37 @@ func TestNodesJoin(t *testing.T) {
 	}
 }
 
+// C-04: what a disk has to have said last for its node to be believed.
+func TestC04_StampsOfDisks(t *testing.T) {
+	s := directorytest.New(t)
+	ctx := t.Context()
+	stamp := func(count, mark uint64) covey.DiskStamp { return covey.DiskStamp{Count: count, Mark: mark} }
+	moved := infoOf(2)
+	moved.Zone = "elsewhere"
+	checkSteps(t, []step{
+		{"join", s.AddNode(ctx, 2, keyOf(2), infoOf(2)), nil, ""},
+		{"a disk without a stamp", s.CheckDisk(2, stamp(0, 0)), nil, ""},
+		{"the first", s.StampNode(ctx, 2, stamp(1, 1<<63)), nil, ""},
+		{"the first again", s.StampNode(ctx, 2, stamp(1, 1<<63)), nil, ""},
+		{"a twin's first", s.StampNode(ctx, 2, stamp(1, 5)), covey.Denied, "older than"},
+		{"some later", s.StampNode(ctx, 2, stamp(7, 9)), nil, ""},
+		{"an older one", s.StampNode(ctx, 2, stamp(1, 1<<63)), covey.Denied, "covey node remove 0000000000000002"},
+		{"of a stranger", s.StampNode(ctx, 5, stamp(1, 1)), covey.NotFound, "no node"},
+		{"of no node", s.StampNode(ctx, 0, stamp(1, 1)), covey.Invalid, "node id 0"},
+		{"update", s.UpdateNode(ctx, 2, moved), nil, ""},
+		{"join again", s.AddNode(ctx, 2, keyOf(2), infoOf(2)), nil, ""},
+		{"the disk as it was", s.CheckDisk(2, stamp(7, 9)), nil, ""},
+		{"a disk ahead of this copy", s.CheckDisk(2, stamp(8, 1)), nil, ""},
+		{"a disk put back", s.CheckDisk(2, stamp(6, 3)), covey.Denied, "older than"},
+		{"a twin's disk", s.CheckDisk(2, stamp(7, 8)), covey.Denied, "older than"},
+		{"a disk that lost its stamp", s.CheckDisk(2, stamp(0, 0)), covey.Denied, "older than"},
+		{"a stranger's disk", s.CheckDisk(5, stamp(1, 1)), nil, ""},
+	})
+	if n, _ := s.Node(2); n.Stamp != stamp(7, 9) {
+		t.Errorf("the stamp on record is %+v", n.Stamp)
+	}
+}
+
 func TestNodeInfoIsChecked(t *testing.T) {
 	s := directorytest.New(t)
 	for _, tt := range []struct {

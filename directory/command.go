@@ -174,6 +174,13 @@ type SetLevel struct {
 	Level uint32
 }
 
+// StampNode takes down the stamp that a member's disk has now. Denied if it does not
+// follow the one on record.
+type StampNode struct {
+	ID    covey.NodeID
+	Stamp covey.DiskStamp
+}
+
 func (Found) command()         {}
 func (AddDomain) command()     {}
 func (RemoveDomain) command()  {}
@@ -191,6 +198,7 @@ func (SetNodeState) command()  {}
 func (RemoveNode) command()    {}
 func (SetShardMap) command()   {}
 func (SetLevel) command()      {}
+func (StampNode) command()     {}
 
 // An AddResult is what became of one account of AddAccounts.
 type AddResult struct {

@@ -100,6 +100,10 @@ CREATE TABLE installed (
 `, `
 -- see State.Hash
 ALTER TABLE meta ADD COLUMN hash INTEGER NOT NULL DEFAULT 0;
+`, `
+-- stamp of a node's disk, see covey.DiskStamp
+ALTER TABLE node ADD COLUMN stamp_count INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE node ADD COLUMN stamp_mark INTEGER NOT NULL DEFAULT 0;
 `}
 
 // Bounds of the write-ahead log, in bytes, at which a commit makes a checkpoint

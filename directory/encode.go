@@ -16,6 +16,7 @@ import (
 const (
 	version1 = 1
 	version2 = 2 // nodes and the shard map
+	version3 = 3 // stamps of disks
 )
 
 // The types are stored in the log: do not renumber.
@@ -37,14 +38,18 @@ const (
 	typeRemoveNode
 	typeSetShardMap
 	typeSetLevel
+	typeStampNode // this and the following: from version 3
 )
 
 // Encode returns the form of c that travels and is logged.
 func Encode(c Command) []byte {
 	b := []byte{versionOf(c), 0}
 	encode := encodeBody
-	if b[0] == version2 {
+	switch b[0] {
+	case version2:
 		encode = encodeBody2
+	case version3:
+		encode = encodeBody3
 	}
 	kind, b := encode(c, b)
 	b[1] = kind
@@ -63,6 +68,8 @@ func versionOf(c Command) byte {
 			return version1
 		}
 	case AddNode, UpdateNode, SetNodeState, RemoveNode, SetShardMap, SetLevel:
+	case StampNode:
+		return version3
 	default:
 		return version1
 	}
@@ -141,8 +148,10 @@ func Decode(b []byte) (Command, error) {
 	switch {
 	case v == version2:
 		decode = decodeBody2
+	case v == version3:
+		decode = decodeBody3
 	case r.Err() == nil && v != version1:
-		return nil, covey.Errorf(covey.Corrupt, "directory command of version %d, this program knows %d", v, version2)
+		return nil, covey.Errorf(covey.Corrupt, "directory command of version %d, this program knows %d", v, version3)
 	}
 	c := decode(kind, r)
 	if err := r.End(); err != nil {

@@ -61,6 +61,7 @@ func samples() []Command {
 		SetShardMap{Expected: 300, Changes: map[covey.ShardID][]covey.NodeID{300: {2}, 0: {first.ID, 3, 2}, 1: {3, 2, first.ID}}},
 		SetShardMap{Changes: map[covey.ShardID][]covey.NodeID{}},
 		SetLevel{Level: 2},
+		StampNode{ID: first.ID, Stamp: covey.DiskStamp{Count: 300, Mark: 1<<63 + 5}},
 	}
 }
 
@@ -107,7 +108,7 @@ func TestDecodeRefuses(t *testing.T) {
 		in   []byte
 	}{
 		{"nothing", nil},
-		{"another version", []byte{3, 1}},
+		{"another version", []byte{4, 1}},
 		{"unknown type", []byte{version1, 200}},
 		{"no fields", []byte{version1, typeAddDomain}},
 		{"octets left over", append(Encode(Dropped{Account: 1}), 0)},
@@ -121,6 +122,9 @@ func TestDecodeRefuses(t *testing.T) {
 		{"long hash", Encode(SetPassword{Hash: long})},
 		{"a new type in an old version", append([]byte{version1}, Encode(SetLevel{})[1:]...)},
 		{"an old type in a new version", append([]byte{version2}, Encode(Dropped{Account: 1})[1:]...)},
+		{"a new type in version 2", append([]byte{version2}, Encode(StampNode{ID: 1})[1:]...)},
+		{"an old type in version 3", append([]byte{version3}, Encode(SetLevel{})[1:]...)},
+		{"stamp of node 0", Encode(StampNode{})},
 		{"node 0", Encode(AddNode{Key: key})},
 		{"short key", Encode(AddNode{ID: 1, Key: key[1:]})},
 		{"long key", Encode(AddNode{ID: 1, Key: append(key, 0)})},

@@ -80,7 +80,7 @@ func (db *database) loadDomains() (map[string]domain, error) {
 
 func (db *database) loadCluster() (*cluster, error) {
 	c := &cluster{known: make(map[covey.NodeID]Node), shards: make(map[covey.ShardID][]covey.NodeID)}
-	err := db.query(`SELECT id, key, peer, gossip, zone, version, level, state, replaced_by, joined, changed FROM node`, nil,
+	err := db.query(`SELECT id, key, peer, gossip, zone, version, level, state, replaced_by, joined, changed, stamp_count, stamp_mark FROM node`, nil,
 		func(q *sqlite.Stmt) error {
 			n := Node{
 				ID:  covey.NodeID(q.ColumnInt64(0)),
@@ -93,6 +93,7 @@ func (db *database) loadCluster() (*cluster, error) {
 				ReplacedBy: covey.NodeID(q.ColumnInt64(8)),
 				Joined:     unixTime(q.ColumnInt64(9)),
 				Changed:    unixTime(q.ColumnInt64(10)),
+				Stamp:      covey.DiskStamp{Count: uint64(q.ColumnInt64(11)), Mark: uint64(q.ColumnInt64(12))},
 			}
 			if q.ColumnBytes(1, n.Key); len(n.Key) != ed25519.PublicKeySize {
 				return covey.Errorf(covey.Corrupt, "node %s: key of %d octets", n.ID, len(n.Key))

@@ -28,6 +28,15 @@ func (s *Service) Pin(id covey.NodeID) (ed25519.PublicKey, bool) {
 	return n.Key, true
 }
 
+// CheckDisk returns why what a member says is not to be believed, given the stamp
+// that its disk has: Denied if that is older than what this copy knows.
+func (s *Service) CheckDisk(id covey.NodeID, has covey.DiskStamp) error {
+	if n, ok := s.state.viewCluster().known[id]; ok && !has.Follows(n.Stamp) {
+		return diskPutBack(id)
+	}
+	return nil
+}
+
 // ShardMap returns the wanted voters of every shard, group 0 among them, and the
 // map's epoch, which is 0 while there is none. Who votes in truth, and leads, the
 // shards themselves know. The map is shared, and not to be changed.
@@ -80,6 +89,15 @@ func (s *Service) UpdateNode(ctx context.Context, id covey.NodeID, info NodeInfo
 		return fmt.Errorf("node %s: %w", id, err)
 	}
 	_, err := s.propose(ctx, UpdateNode{ID: id, NodeInfo: info, Time: s.now()})
+	return err
+}
+
+// StampNode takes down the stamp of a member's disk: see the command.
+func (s *Service) StampNode(ctx context.Context, id covey.NodeID, stamp covey.DiskStamp) error {
+	if err := checkNodeID(id); err != nil {
+		return err
+	}
+	_, err := s.propose(ctx, StampNode{ID: id, Stamp: stamp})
 	return err
 }
 

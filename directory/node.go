@@ -14,11 +14,15 @@ import (
 // each other. It is raised with every change that a program before it would not
 // understand; the new is used only once Service.Level says that every member
 // does.
-const Level = 2
+const Level = 3
 
 // LevelQueues is the level from which shards have queues: commands of version 2, and
 // methods with which nodes tell of them.
 const LevelQueues = 2
+
+// LevelStamps is the level from which the directory has stamps of disks: commands of
+// version 3.
+const LevelStamps = 3
 
 // Limits of the node list and the shard map.
 const (
@@ -39,6 +43,7 @@ type Node struct {
 	ReplacedBy covey.NodeID // of a Removed node: its successor; 0: none was named
 	Joined     time.Time    // to the second, UTC
 	Changed    time.Time    // when anything above did last; so too
+	Stamp      covey.DiskStamp
 }
 
 // NodeInfo is what a node says of itself, at each start anew.

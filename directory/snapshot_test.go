@@ -201,7 +201,7 @@ func TestB04_RestoreRefuses(t *testing.T) {
 		{name: "format", sql: "PRAGMA user_version = 99"},
 		{name: "no format", sql: "PRAGMA user_version = 0"},
 		{name: "meta", sql: "DELETE FROM meta"},
-		{name: "node", sql: "INSERT INTO node VALUES (5000, x'00', '', '', '', '', 1, 1, 0, 0, 0)"},
+		{name: "node", sql: "INSERT INTO node VALUES (5000, x'00', '', '', '', '', 1, 1, 0, 0, 0, 0, 0)"},
 		{name: "voters", sql: "UPDATE shard SET voters = 'x'"},
 		{name: "other index", change: func(h *snapshot.Header) { h.Index++ }},
 		{name: "other hash", change: func(h *snapshot.Header) { h.Hash++ }},

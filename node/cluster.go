@@ -207,6 +207,7 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 	}
 	n.introduce(ctx)
 	n.raiseLevel(ctx)
+	n.stampDisk(ctx)
 	n.tendGroups(ctx)
 	if n.links.Net == nil {
 		return
@@ -270,8 +271,11 @@ func (n *Node) introduce(ctx context.Context) {
 type gossiped struct{ n *Node }
 
 // Dead implements reconcile.Gossip. A node that nobody has heard of counts as dead
-// since this one started.
+// since this one started; one whose disk was put back, since it was refused.
 func (g gossiped) Dead(id covey.NodeID) (time.Time, bool) {
+	if since, refused := g.n.links.refused(id); refused {
+		return since, true
+	}
 	gossip := g.n.links.gossip.Load()
 	if gossip == nil {
 		return time.Time{}, false

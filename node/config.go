@@ -88,6 +88,10 @@ type ClusterConfig struct {
 	Replicas     int      `toml:"replicas"`      // wanted of each mailbox shard, 1, 3 or 5; 3. Fewer while there are fewer nodes
 	Shards       int      `toml:"shards"`        // mailbox shards, fixed when the data folder is made; 16
 	RebuildAfter Duration `toml:"rebuild_after"` // a node gone for so long has its replicas rebuilt elsewhere; 10m
+
+	// AcceptOlderDisks has nodes believed whose disk is older than what they told the
+	// cluster, as when all nodes are restored from backups.
+	AcceptOlderDisks bool `toml:"accept_older_disks"`
 }
 
 // Duration is a time.Duration written as "90s" or "10m".

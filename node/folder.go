@@ -30,6 +30,8 @@ type identity struct {
 	Cluster string `toml:"cluster"` // random, 32 hexadecimal digits; empty: in none yet
 	Shards  int    `toml:"shards"`  // mailbox shards of the cluster
 	Boot    uint64 `toml:"boot"`    // starts so far; part of delivery ids
+	Stamp   uint64 `toml:"stamp"`   // covey.DiskStamp.Count
+	Mark    uint64 `toml:"mark"`    // covey.DiskStamp.Mark, below 2^63
 
 	// Founding is set from when this node decided to make a cluster until it is
 	// made: a start that finds it set goes on with it.
@@ -50,6 +52,7 @@ type identity struct {
 //	shards/N.db   each mailbox shard's state
 //	tls/          the self-signed certificate, if there is no other
 //	reserve       space kept for a full disk
+//	start         space kept for a start on one
 //	admin.sock, lmtp.sock
 type folder struct {
 	fs   durable.FS
@@ -204,6 +207,26 @@ func (f *folder) join(id covey.ClusterID, shards int, peers []string) error {
 func (f *folder) countBoot() error {
 	f.self.Boot++
 	return f.save()
+}
+
+// stamp returns the stamp that the disk has now.
+func (f *folder) stamp() covey.DiskStamp {
+	return covey.DiskStamp{Count: f.self.Stamp, Mark: f.self.Mark}
+}
+
+// restamp gives the disk another stamp, which follows the one it has and all up to a
+// count; it is on disk before it returns. After an error the disk has the one or the
+// other, and stamp returns the one it had.
+func (f *folder) restamp(count uint64) (covey.DiskStamp, error) {
+	was := f.self
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	f.self.Stamp, f.self.Mark = max(f.self.Stamp, count)+1, binary.BigEndian.Uint64(b[:])>>1
+	if err := f.save(); err != nil {
+		f.self = was
+		return covey.DiskStamp{}, err
+	}
+	return f.stamp(), nil
 }
 
 func (f *folder) save() error {

@@ -12,6 +12,42 @@ import (
 	"github.com/covey-mail/covey/internal/durable"
 )
 
+// A stamp follows those before it, and is on the disk when it is given.
+func TestStampsFollow(t *testing.T) {
+	dir := t.TempDir()
+	f, err := openFolder(durable.OS(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.stamp() != (covey.DiskStamp{}) {
+		t.Errorf("a new disk has the stamp %+v", f.stamp())
+	}
+	was := f.stamp()
+	for _, after := range []uint64{0, 0, 7, 3} {
+		got, err := f.restamp(after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !got.Follows(was) || was.Follows(got) || got.Count <= after || got != f.stamp() {
+			t.Errorf("after %+v and %d comes %+v", was, after, got)
+		}
+		was = got
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openFolder(durable.OS(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.stamp() != was {
+		t.Errorf("opened again: %+v, want %+v", again.stamp(), was)
+	}
+	if err := again.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFolderKeepsItsIdentity(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	f, err := openFolder(durable.OS(), dir)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
@@ -53,8 +54,11 @@ type links struct {
 	directory atomic.Pointer[directory.Service]
 	gossip    atomic.Pointer[membership.Gossip]
 
-	mu   sync.Mutex
-	boot map[covey.NodeID]bootNode // known from joining, until the directory is here
+	acceptOlder bool // [cluster] accept_older_disks
+
+	mu      sync.Mutex                 // guards what follows
+	boot    map[covey.NodeID]bootNode  // known from joining, until the directory is here
+	putBack map[covey.NodeID]time.Time // not believed since
 }
 
 type bootNode struct {
@@ -65,7 +69,7 @@ type bootNode struct {
 // openLinks opens the peer port and begins to answer there. A node that is in no
 // cluster yet answers only what others ask to find out.
 func (n *Node) openLinks(context.Context) error {
-	l := &links{boot: make(map[covey.NodeID]bootNode)}
+	l := &links{acceptOlder: n.cfg.Cluster.AcceptOlderDisks, boot: make(map[covey.NodeID]bootNode), putBack: make(map[covey.NodeID]time.Time)}
 	var err error
 	if l.key, err = peer.OpenKey(n.sys.FS, n.folder.path("node.key"), rand.Reader); err != nil {
 		return err
@@ -80,7 +84,8 @@ func (n *Node) openLinks(context.Context) error {
 	m := peer.NewMetrics()
 	n.metrics.MustRegister(m.Collectors()...)
 	l.Net, err = peer.New(peer.Config{
-		Node: n.folder.id, Key: l.key, Secrets: n.secrets.all(), Pin: l.pin, Addr: l.addr, Dial: n.sys.Dial, Logger: n.cfg.Logger, Metrics: m,
+		Node: n.folder.id, Key: l.key, Secrets: n.secrets.all(), Pin: l.pin, Addr: l.addr, Stamp: n.folder.stamp(), Believe: l.believe,
+		Dial: n.sys.Dial, Logger: n.cfg.Logger, Metrics: m,
 	})
 	if err != nil {
 		return err

@@ -72,6 +72,9 @@ type Node struct {
 	reconciler *reconcile.Reconciler
 	comparer   *compare.Comparer
 	tendSoon   chan struct{}
+	stamped    time.Time // of stampDisk: when the disk got its stamp, or was to
+	stampTold  bool      // so too: it was said that the cluster knows one of this start
+	putBack    bool      // so too: it was said that the disk was put back
 
 	certs       *certs
 	fronts      fronts

@@ -170,6 +170,9 @@ func (n *Node) peers(shards []admin.Shard) []admin.Peer {
 				p.State, p.Since, p.DiskFree, p.LogBytes = g.State.String(), g.Since, int64(g.Load.DiskFree), int64(g.Load.DiskUsed)
 				p.Connections = int64(g.Load.Connections)
 			}
+			if since, refused := n.links.refused(m.ID); refused {
+				p.State, p.Since = "refused", since
+			}
 		}
 		for _, sh := range shards {
 			if sh.Leader == p.Node {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -83,6 +84,56 @@ func TestWhoIsRefused(t *testing.T) {
 				t.Error("a handler was called")
 			}
 		})
+	}
+}
+
+// C-04: a node whose disk is older than what it told before reaches nobody, and is
+// reached by nobody. One that moves on is not cut off meanwhile.
+func TestC04_DiskPutBack(t *testing.T) {
+	stamp := func(count uint64) covey.DiskStamp { return covey.DiskStamp{Count: count, Mark: 7 * count} }
+	r := newRoster()
+	b := start(t, 2, r)
+	b.Handle(echoMethod, echo)
+	a := start(t, 1, r, func(c *Config) { c.Stamp = stamp(5) })
+	a.Handle(echoMethod, echo)
+	call := func(from *Net, to covey.NodeID) error {
+		_, err := from.Call(t.Context(), to, echoMethod)
+		return err
+	}
+	for _, now := range []uint64{5, 6} {
+		if err := a.SetStamp(stamp(now)); err != nil {
+			t.Fatal(err)
+		}
+		r.stamp(1, stamp(now))
+		if err := call(a.Net, 2); err != nil {
+			t.Errorf("stamp %d: %v", now, err)
+		}
+		c, err := a.reach(t.Context(), 2, hello{class: bulk})
+		if err != nil {
+			t.Fatalf("a new connection with stamp %d: %v", now, err)
+		}
+		a.release(c)
+	}
+	if n := a.log.count("link down") + b.log.count("connection cut"); n > 0 {
+		t.Errorf("%d links were lost", n)
+	}
+	a.Close()
+
+	behind := start(t, 1, r, func(c *Config) { c.Stamp = stamp(5) })
+	behind.Handle(echoMethod, echo)
+	wantKind(t, call(behind.Net, 2), covey.Unavailable)
+	for _, class := range []class{control, bulk, stream, join} {
+		c, err := behind.reach(t.Context(), 2, hello{class: class, service: "s"})
+		if err == nil {
+			behind.release(c)
+		}
+		if covey.KindOf(err) != covey.Denied || !strings.Contains(err.Error(), "is old") {
+			t.Errorf("%s: %v, want Denied and why", class, err)
+		}
+	}
+	wantKind(t, call(b.Net, 1), covey.Unavailable)
+	if b.log.count("reason=disk") == 0 {
+		t.Error("node 2 does not say why")
 	}
 }
 

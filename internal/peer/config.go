@@ -26,6 +26,12 @@ type Config struct {
 	Pin  func(covey.NodeID) (ed25519.PublicKey, bool)
 	Addr func(covey.NodeID) (string, bool)
 
+	// Stamp is what this node's disk has now; see SetStamp. Believe returns why a node
+	// is not believed whose disk has a stamp: covey.Denied, with the reason for people.
+	// It is called like Pin, and may be nil.
+	Stamp   covey.DiskStamp
+	Believe func(covey.NodeID, covey.DiskStamp) error
+
 	// Dial makes connections; nil dials TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 

@@ -43,13 +43,14 @@ func testPub(id covey.NodeID) ed25519.PublicKey { return testKey(id).Public().(e
 
 // A roster stands in for the directory.
 type roster struct {
-	mu    sync.Mutex
-	pins  map[covey.NodeID]ed25519.PublicKey
-	addrs map[covey.NodeID]string
+	mu     sync.Mutex
+	pins   map[covey.NodeID]ed25519.PublicKey
+	addrs  map[covey.NodeID]string
+	stamps map[covey.NodeID]covey.DiskStamp
 }
 
 func newRoster() *roster {
-	return &roster{pins: map[covey.NodeID]ed25519.PublicKey{}, addrs: map[covey.NodeID]string{}}
+	return &roster{pins: map[covey.NodeID]ed25519.PublicKey{}, addrs: map[covey.NodeID]string{}, stamps: map[covey.NodeID]covey.DiskStamp{}}
 }
 
 func (r *roster) pin(id covey.NodeID) (ed25519.PublicKey, bool) {
@@ -64,6 +65,21 @@ func (r *roster) addr(id covey.NodeID) (string, bool) {
 	defer r.mu.Unlock()
 	a, ok := r.addrs[id]
 	return a, ok
+}
+
+func (r *roster) stamp(id covey.NodeID, s covey.DiskStamp) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stamps[id] = s
+}
+
+func (r *roster) believe(id covey.NodeID, has covey.DiskStamp) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !has.Follows(r.stamps[id]) {
+		return covey.Errorf(covey.Denied, "disk of node %s is old", id)
+	}
+	return nil
 }
 
 func (r *roster) set(id covey.NodeID, key ed25519.PublicKey, addr string) {
@@ -81,7 +97,7 @@ func (r *roster) remove(id covey.NodeID) {
 func (r *roster) clone() *roster {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &roster{pins: maps.Clone(r.pins), addrs: maps.Clone(r.addrs)}
+	return &roster{pins: maps.Clone(r.pins), addrs: maps.Clone(r.addrs), stamps: maps.Clone(r.stamps)}
 }
 
 // A node is a Net that listens.
@@ -120,7 +136,7 @@ func testConfig(id covey.NodeID, r *roster) (Config, *syncBuffer) {
 	log := &syncBuffer{}
 	return Config{
 		Node: id, Cluster: testCluster, Key: testKey(id), Secrets: []Secret{testSecret(1)},
-		Pin: r.pin, Addr: r.addr, Metrics: NewMetrics(),
+		Pin: r.pin, Addr: r.addr, Believe: r.believe, Metrics: NewMetrics(),
 		Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}, log
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/big"
@@ -26,17 +27,24 @@ type Remote struct {
 	Node    covey.NodeID
 	Cluster covey.ClusterID // zero: in no cluster yet
 	Key     ed25519.PublicKey
-	Addr    string // where the connection comes from or goes to
+	Stamp   covey.DiskStamp // of its disk
+	Addr    string          // where the connection comes from or goes to
 }
 
 // An identity is what a node shows of itself and believes of others. It does not
 // change.
 type identity struct {
+	facts
+	cas  []*x509.Certificate // one for each secret; any of them is believed
+	cert tls.Certificate     // ours, issued by the first
+}
+
+// facts are what an identity is made of, beside the node's key.
+type facts struct {
 	node    covey.NodeID
 	cluster covey.ClusterID
 	secrets []Secret
-	cas     []*x509.Certificate // one for each secret; any of them is believed
-	cert    tls.Certificate     // ours, issued by the first
+	stamp   covey.DiskStamp
 }
 
 // Certificates are valid from the beginning of time to RFC 5280's "no
@@ -46,13 +54,14 @@ var (
 	notAfter  = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 )
 
-func newIdentity(node covey.NodeID, cluster covey.ClusterID, key ed25519.PrivateKey, secrets []Secret) (*identity, error) {
-	if len(secrets) == 0 {
+func newIdentity(f facts, key ed25519.PrivateKey) (*identity, error) {
+	if len(f.secrets) == 0 {
 		return nil, covey.Errorf(covey.Invalid, "no cluster secret")
 	}
-	id := &identity{node: node, cluster: cluster, secrets: slices.Clone(secrets)}
-	for i, s := range secrets {
-		if err := checkSecrets(secrets[:i+1]); err != nil {
+	f.secrets = slices.Clone(f.secrets)
+	id := &identity{facts: f}
+	for i, s := range f.secrets {
+		if err := checkSecrets(f.secrets[:i+1]); err != nil {
 			return nil, covey.Errorf(covey.Invalid, "cluster secrets: %w", err)
 		}
 		ca, err := newCA(s.caKey())
@@ -61,8 +70,11 @@ func newIdentity(node covey.NodeID, cluster covey.ClusterID, key ed25519.Private
 		}
 		id.cas = append(id.cas, ca)
 	}
-	template := leafTemplate(node, cluster)
-	der, err := x509.CreateCertificate(nil, template, id.cas[0], key.Public(), secrets[0].caKey())
+	template := leafTemplate(f.node, f.cluster)
+	if f.stamp.Count > 0 {
+		template.SerialNumber = stampSerial(f.stamp)
+	}
+	der, err := x509.CreateCertificate(nil, template, id.cas[0], key.Public(), f.secrets[0].caKey())
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate: %w", err)
 	}
@@ -133,6 +145,28 @@ func parseURI(u *url.URL) (node covey.NodeID, cluster covey.ClusterID, err error
 	return node, cluster, nil
 }
 
+// A certificate's serial number (RFC 5280 section 4.1.2.2) carries the stamp of the
+// disk: an octet that says so, count and mark. Of a node that has no stamp it is the
+// node's id.
+const (
+	stampFirst  = 1
+	stampOctets = 17
+)
+
+func stampSerial(s covey.DiskStamp) *big.Int {
+	b := binary.BigEndian.AppendUint64([]byte{stampFirst}, s.Count)
+	return new(big.Int).SetBytes(binary.BigEndian.AppendUint64(b, s.Mark))
+}
+
+// parseSerial is the inverse of stampSerial; zero for a number that bears no stamp.
+func parseSerial(n *big.Int) covey.DiskStamp {
+	b := n.Bytes()
+	if len(b) != stampOctets || b[0] != stampFirst {
+		return covey.DiskStamp{}
+	}
+	return covey.DiskStamp{Count: binary.BigEndian.Uint64(b[1:]), Mark: binary.BigEndian.Uint64(b[9:])}
+}
+
 // verify returns who the certificates say the other side is, and the key of the
 // CA that says so. The TLS handshake proves that it has the key.
 func (id *identity) verify(certs []*x509.Certificate, now time.Time) (Remote, ed25519.PublicKey, error) {
@@ -169,7 +203,7 @@ func (id *identity) verify(certs []*x509.Certificate, now time.Time) (Remote, ed
 		return fail("%w", err)
 	}
 	ca := chains[0][len(chains[0])-1].PublicKey.(ed25519.PublicKey)
-	return Remote{Node: node, Cluster: cluster, Key: key}, ca, nil
+	return Remote{Node: node, Cluster: cluster, Key: key, Stamp: parseSerial(leaf.SerialNumber)}, ca, nil
 }
 
 // believes reports whether ca is one of those of our secrets.

@@ -11,7 +11,7 @@ import (
 
 func testIdentity(t *testing.T, secrets ...Secret) *identity {
 	t.Helper()
-	id, err := newIdentity(1, testCluster, testKey(1), secrets)
+	id, err := newIdentity(facts{node: 1, cluster: testCluster, secrets: secrets}, testKey(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +61,20 @@ func TestTwoSecrets(t *testing.T) {
 	_, ca, err := steps[0].verify(certsOf(t, steps[0]), time.Now())
 	if err != nil || steps[3].believes(ca) {
 		t.Errorf("the old secret is believed at the end (%v)", err)
+	}
+}
+
+// A certificate tells the stamp of the disk, whatever it is.
+func TestStampTravels(t *testing.T) {
+	for _, want := range []covey.DiskStamp{{}, {Count: 1}, {Count: 1, Mark: 1}, {Count: 1 << 63, Mark: 1<<64 - 1}} {
+		id, err := newIdentity(facts{node: 1<<63 - 1, cluster: testCluster, secrets: []Secret{testSecret(1)}, stamp: want}, testKey(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, _, err := id.verify(certsOf(t, id), time.Now())
+		if err != nil || r.Stamp != want {
+			t.Errorf("%+v arrives as %+v (%v)", want, r.Stamp, err)
+		}
 	}
 }
 

@@ -68,7 +68,7 @@ func New(cfg Config) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := newIdentity(cfg.Node, cfg.Cluster, cfg.Key, cfg.Secrets)
+	id, err := newIdentity(facts{cfg.Node, cfg.Cluster, cfg.Secrets, cfg.Stamp}, cfg.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -226,9 +226,24 @@ func (n *Net) admit(c *conn) error {
 	n.conns[c] = struct{}{}
 	n.mu.Unlock()
 	// In this order: what changes after this check is seen by Recheck.
-	if err := n.check(c.class, c.remote, c.ca); err != nil {
+	err := n.check(c.class, c.remote, c.ca)
+	if err == nil {
+		err = n.believe(c.remote)
+	}
+	if err != nil {
 		n.forget(c) // still open, for the reason to be told
-		return err
+	}
+	return err
+}
+
+// believe returns why the disk of whoever is at the other end is not to be believed.
+// That is asked once for each connection: its certificate does not follow the stamp.
+func (n *Net) believe(r Remote) error {
+	if n.cfg.Believe == nil {
+		return nil
+	}
+	if err := n.cfg.Believe(r.Node, r.Stamp); err != nil {
+		return &refusal{refusedDisk, err}
 	}
 	return nil
 }
@@ -291,33 +306,54 @@ func (n *Net) Recheck() {
 // from the first; those of others may come from any. Connections that come from
 // another are cut, links are replaced when the calls on them are done.
 func (n *Net) SetSecrets(secrets []Secret) error {
-	return n.become(func(was *identity) (covey.ClusterID, []Secret, error) { return was.cluster, secrets, nil })
+	return n.become(func(f *facts) error {
+		f.secrets = secrets
+		return nil
+	})
 }
 
 // SetCluster says which cluster the node is in from now on. That is said once.
 func (n *Net) SetCluster(cluster covey.ClusterID) error {
-	return n.become(func(was *identity) (covey.ClusterID, []Secret, error) {
-		if was.cluster != cluster && was.cluster != (covey.ClusterID{}) {
-			return cluster, nil, covey.Errorf(covey.Conflict, "node %s is in cluster %s", was.node, was.cluster)
+	return n.become(func(f *facts) error {
+		if f.cluster != cluster && f.cluster != (covey.ClusterID{}) {
+			return covey.Errorf(covey.Conflict, "node %s is in cluster %s", f.node, f.cluster)
 		}
-		return cluster, was.secrets, nil
+		f.cluster = cluster
+		return nil
 	})
 }
 
-func (n *Net) become(change func(was *identity) (covey.ClusterID, []Secret, error)) error {
+// SetStamp says which stamp this node's disk has from now on. Connections made from
+// now on show it; those that there are stay.
+func (n *Net) SetStamp(stamp covey.DiskStamp) error {
+	return n.show(func(f *facts) error {
+		f.stamp = stamp
+		return nil
+	})
+}
+
+// show changes the identity that this node shows.
+func (n *Net) show(change func(*facts) error) error {
 	for {
 		was := n.identity.Load()
-		cluster, secrets, err := change(was)
-		if err != nil {
+		f := was.facts
+		if err := change(&f); err != nil {
 			return err
 		}
-		id, err := newIdentity(n.cfg.Node, cluster, n.cfg.Key, secrets)
+		id, err := newIdentity(f, n.cfg.Key)
 		if err != nil {
 			return err
 		}
 		if n.identity.CompareAndSwap(was, id) {
-			break
+			return nil
 		}
+	}
+}
+
+// become is show for a change that connections must not outlive.
+func (n *Net) become(change func(*facts) error) error {
+	if err := n.show(change); err != nil {
+		return err
 	}
 	n.Recheck()
 	for _, p := range n.allPeers() {

@@ -19,6 +19,7 @@ const (
 	refusedCluster     = "cluster"     // of another cluster
 	refusedNode        = "node"        // not who it should be, or ourselves
 	refusedPin         = "pin"         // not a member, or with another key
+	refusedDisk        = "disk"        // its disk is older than what it told before
 	refusedHello       = "hello"       // nonsense after the handshake
 	refusedService     = "service"     // no such service, or too many streams
 	refusedStopping    = "stopping"

@@ -161,7 +161,7 @@ type Peer struct {
 	Address  string    `json:"address"` // of its peer listener
 	Zone     string    `json:"zone,omitempty"`
 	Version  string    `json:"version"`
-	State    string    `json:"state"` // alive, suspect, dead, left, or unknown
+	State    string    `json:"state"` // alive, suspect, dead, left, refused (its disk was put back), or unknown
 	Since    time.Time `json:"since"` // when this node saw that
 	Role     string    `json:"role"`  // active or draining
 	Leads    int       `json:"leads"` // shards, group 0 among them

@@ -4,8 +4,11 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -369,6 +372,127 @@ func TestRebuild(t *testing.T) {
 	load.Through(c.Nodes()...)
 	load.More(2)
 	load.Check()
+}
+
+// C-04: a node whose disk was put back to an older state is not believed, by nobody
+// and however often it is started: it would have forgotten what it voted and what it
+// vouched for. It holds nobody up, and can be replaced.
+func TestC04_DiskPutBack(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 3, Options{Shards: 2})
+	old, others := c.nodes[2], c.nodes[:2]
+	load := c.Load(others...)
+	back := putBack(t, old)
+	load.More(2)
+	old.Kill()
+
+	was := old.ID()
+	back()
+	for range 3 { // each start counts as one
+		old.Start()
+		c.WaitFor("the others refuse it", func() bool {
+			for _, n := range others {
+				if !slices.ContainsFunc(n.Status().Peers, func(p admin.Peer) bool { return p.Node == was.String() && p.State == "refused" }) {
+					return false
+				}
+			}
+			return old.Logged("is older than what the cluster has heard")
+		})
+		c.WaitFor("it takes nothing", func() bool {
+			reply, _ := rcpt(t, old, Users()[0])
+			return strings.HasPrefix(reply, "451 ")
+		})
+		load.More(2)
+		old.Kill()
+	}
+
+	old.Wipe()
+	old.Start()
+	c.WaitFor("it is replaced by itself, as a new node", func() bool {
+		m, err := Try[admin.NodeMove](t.Context(), others[0], admin.NodeReplace, admin.NodeRequest{Node: was.String(), By: old.Name()})
+		return err == nil && m.Done
+	})
+	c.Settle()
+	load.Through(c.Nodes()...)
+	load.More(2)
+	load.Check()
+	load.NoFailures()
+}
+
+// Nodes that are restored from backups of different moments believe each other when
+// they are told to, and without being told from then on.
+func TestC04_AllRestored(t *testing.T) {
+	takesLong(t)
+	c := Started(t, 3, Options{Shards: 2})
+	back := putBack(t, c.nodes[2])
+	if err := c.nodes[0].Send(Users()[0], "later"); err != nil {
+		t.Fatal(err)
+	}
+	together := func(do func(*Node) error) {
+		t.Helper()
+		var all sync.WaitGroup
+		for _, n := range c.nodes {
+			all.Go(func() {
+				if err := do(n); err != nil {
+					t.Errorf("node %d: %v", n.number, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	together(func(n *Node) error {
+		n.Kill()
+		return nil
+	})
+	back()
+	for _, accept := range []bool{true, false} {
+		together(func(n *Node) error {
+			n.Stop()
+			n.Config.Cluster.AcceptOlderDisks = accept
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			return n.TryStart(ctx)
+		})
+		c.Settle()
+		if accept { // and not what it was put back to
+			stamped(c.nodes[2], 3)
+		}
+	}
+	if list, _, err := c.nodes[2].Inbox(Users()[0]); err != nil || len(list) != 1 {
+		t.Errorf("%d messages in INBOX (%v), want one", len(list), err)
+	}
+}
+
+// putBack saves a node's disk and has the node go on for a while. What it returns
+// puts the disk back; the node must not run then.
+func putBack(t *testing.T, n *Node) func() {
+	t.Helper()
+	data, backup := n.Config.Node.Data, filepath.Join(t.TempDir(), "backup")
+	stamped(n, 1)
+	n.Stop()
+	copyFolder(t, data, backup)
+	n.Start()
+	stamped(n, 2)
+	return func() {
+		t.Helper()
+		n.Wipe()
+		copyFolder(t, backup, data)
+	}
+}
+
+// stamped waits until the cluster has had a stamp of the node's disk.
+func stamped(n *Node, count int) {
+	n.cluster.t.Helper()
+	n.cluster.WaitFor("the cluster knows the stamp", func() bool {
+		return n.Logged(fmt.Sprintf("the cluster knows the stamp of this node's disk\" component=node node=%s count=%d\n", n.Name(), count))
+	})
+}
+
+func copyFolder(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v: %s", from, err, out)
+	}
 }
 
 // holds reports whether a node is a member of any shard's group, or should be.

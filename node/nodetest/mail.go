@@ -103,8 +103,8 @@ func (d *Dialogue) SMTP(command string) (string, error) {
 	}
 }
 
-// IMAP sends a command and returns the untagged lines; a *Refusal if the end is not
-// OK. BYE is one too.
+// IMAP sends a command and returns the lines of the reply; a *Refusal if the last is
+// not OK. BYE is one too.
 func (d *Dialogue) IMAP(command string) (lines []string, err error) {
 	if err := d.Write("a " + command); err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func (d *Dialogue) IMAP(command string) (lines []string, err error) {
 		case err != nil:
 			return lines, fmt.Errorf("after %q: %w", clip(command), err)
 		case strings.HasPrefix(line, "a OK"):
-			return lines, nil
+			return append(lines, line), nil
 		case strings.HasPrefix(line, "a "), strings.HasPrefix(line, "* BYE") && !strings.HasPrefix(command, "LOGOUT"):
 			return lines, &Refusal{strings.Fields(line)[1], line}
 		}

@@ -64,8 +64,7 @@ type Cluster struct {
 	secret string // file
 	gossip *membershiptest.Net
 	wires  *wires
-	hosts  *int            // in the network so far
-	taken  map[string]bool // addresses given out
+	hosts  *int // in the network so far
 	nodes  []*Node
 }
 
@@ -92,7 +91,7 @@ func New(t testing.TB, opts Options) *Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{t: t, opts: opts, dir: dir, taken: make(map[string]bool)}
+	c := &Cluster{t: t, opts: opts, dir: dir}
 	if c.opts.Shards == 0 {
 		c.opts.Shards = 4
 	}
@@ -183,20 +182,27 @@ func (c *Cluster) Node() *Node {
 	return n
 }
 
-// freeAddr returns an address of loopback that nobody listens at, and no other of
-// the cluster's: a node comes back to it. The kernel gives ports of this range to
-// nobody who does not ask for them.
+// taken are the addresses that were given out: a node comes back to its own.
+var (
+	takenMu sync.Mutex
+	taken   = make(map[string]bool)
+)
+
+// freeAddr returns an address of loopback that nobody listens at, and no other node
+// has. The kernel gives ports of this range to nobody who does not ask for them.
 func (c *Cluster) freeAddr() string {
 	c.t.Helper()
+	takenMu.Lock()
+	defer takenMu.Unlock()
 	const first, ports, tries = 10_000, 20_000, 100
 	for range tries {
 		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+mathrand.IntN(ports)))
-		if c.taken[addr] {
+		if taken[addr] {
 			continue
 		}
 		if l, err := net.Listen("tcp", addr); err == nil {
 			_ = l.Close() // nobody has connected
-			c.taken[addr] = true
+			taken[addr] = true
 			return addr
 		}
 	}

@@ -22,9 +22,9 @@ type schedule struct {
 	rand *rand.Rand
 }
 
-// Nothing that was acknowledged is lost, and nothing is there twice, whatever
-// becomes of the nodes: they are killed, stopped, parted and come back, one or
-// several at a time.
+// Nothing that was acknowledged is lost, nothing is there twice, and what clients see
+// of an account has an order, whatever becomes of the nodes: they are killed, stopped,
+// parted and come back, one or several at a time.
 func TestSchedules(t *testing.T) {
 	seeds := []uint64{1, 2}
 	switch {
@@ -41,12 +41,16 @@ func TestSchedules(t *testing.T) {
 	}
 	for _, s := range seeds {
 		t.Run(fmt.Sprint("seed=", s), func(t *testing.T) {
+			if *schedules != 0 {
+				t.Parallel() // they wait more than they work: see -parallel
+			}
 			replicas := 3
 			if s%5 == 0 {
 				replicas = 1
 			}
 			c := Started(t, 3+int(s%2), Options{Replicas: replicas, Shards: 3})
 			run := schedule{c, t, rand.New(rand.NewPCG(s, 0))}
+			histories := c.Histories(2)
 			load := c.Load(c.Nodes()...)
 			load.More(2)
 			for range 6 {
@@ -57,6 +61,9 @@ func TestSchedules(t *testing.T) {
 			c.Settle()
 			load.More(2)
 			load.Check()
+			for _, h := range histories {
+				h.Check()
+			}
 		})
 	}
 }

@@ -8,62 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/anishathalye/porcupine"
 	"github.com/google/go-cmp/cmp"
 )
 
 // at is a moment of a test, in milliseconds.
 func at(ms int) time.Time { return time.Unix(1000, 0).Add(time.Duration(ms) * time.Millisecond) }
-
-func add(id int, uid uint32, call, ret int) event {
-	return event{change{doAdd, inbox, []int{id}}, result{uid: uid}, at(call), at(ret)}
-}
-
-func read(count int, next uint32, call, ret int) event {
-	return event{change{doRead, inbox, nil}, result{count: count, next: next}, at(call), at(ret)}
-}
-
-func readList(call, ret int, list ...placedID) event {
-	return event{change{doRead, inbox, nil}, result{count: len(list), whole: true, list: list}, at(call), at(ret)}
-}
-
-func TestLinearizable(t *testing.T) {
-	empty := account{next: [2]uint32{1, 1}}
-	one := account{next: [2]uint32{2, 1}, list: [2][]placedID{{{1, 7}}, nil}}
-	for _, tt := range []struct {
-		name   string
-		from   account
-		events []event
-		want   porcupine.CheckResult
-	}{
-		{"in order", empty, []event{add(1, 1, 0, 1), read(1, 2, 2, 3), add(2, 2, 4, 5), readList(6, 7, placedID{1, 1}, placedID{2, 2})}, porcupine.Ok},
-		{"concurrent, either order", empty, []event{add(1, 0, 0, 10), add(2, 0, 0, 10), readList(11, 12, placedID{1, 2}, placedID{2, 1})}, porcupine.Ok},
-		{"stale read", empty, []event{add(1, 1, 0, 1), read(0, 1, 2, 3)}, porcupine.Illegal},
-		{"read beside an add sees it or not", empty, []event{add(1, 1, 0, 10), read(0, 1, 2, 3), read(1, 2, 4, 5)}, porcupine.Ok},
-		{"seen, then not", empty, []event{add(1, 1, 0, 10), read(1, 2, 2, 3), read(0, 1, 4, 5)}, porcupine.Illegal},
-		{"lost", empty, []event{add(1, 1, 0, 1), add(2, 2, 2, 3), readList(4, 5, placedID{2, 2})}, porcupine.Illegal},
-		{"UID given twice", empty, []event{add(1, 1, 0, 1), add(2, 1, 2, 3)}, porcupine.Illegal},
-		{"UID of another", empty, []event{add(1, 0, 0, 1), add(2, 0, 2, 3), readList(4, 5, placedID{1, 2}, placedID{2, 1})}, porcupine.Illegal},
-		{"removed", one, []event{{change{doRemove, inbox, []int{7}}, result{}, at(0), at(1)}, read(0, 2, 2, 3)}, porcupine.Ok},
-		{"removed and back", one, []event{{change{doRemove, inbox, []int{7}}, result{}, at(0), at(1)}, readList(2, 3, placedID{1, 7})}, porcupine.Illegal},
-		{"moved", one, []event{
-			{change{doMove, inbox, []int{7}}, result{uid: 1}, at(0), at(1)},
-			{change{doRead, box, nil}, result{count: 1, next: 2, whole: true, list: []placedID{{1, 7}}}, at(2), at(3)},
-			read(0, 2, 4, 5),
-		}, porcupine.Ok},
-		{"moved and still there", one, []event{{change{doMove, inbox, []int{7}}, result{uid: 1}, at(0), at(1)}, read(1, 2, 2, 3)}, porcupine.Illegal},
-		{"UIDNEXT goes back", one, []event{{change{doRemove, inbox, []int{7}}, result{}, at(0), at(1)}, read(0, 1, 2, 3)}, porcupine.Illegal},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := linearizable(tt.from, tt.events, 10*time.Second); got != tt.want {
-				t.Errorf("got %v, want %v", got, tt.want)
-			}
-			if tt.want == porcupine.Illegal && !strings.Contains(shortest(tt.from, tt.events), "event ") {
-				t.Error("the place is not told")
-			}
-		})
-	}
-}
 
 // What is there at the end of a round against what clients were told.
 func TestSettle(t *testing.T) {

@@ -4,9 +4,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/covey-mail/covey/internal/history"
 )
 
 // Mailboxes that the clients use.
@@ -16,6 +19,9 @@ const (
 )
 
 var boxes = []string{inbox, box}
+
+// which is the number that package history has for a mailbox.
+func which(where string) int { return slices.Index(boxes, where) }
 
 // flag is the keyword that clients set and clear.
 const flag1 = "$Chaos"
@@ -35,7 +41,7 @@ const (
 // letter is one message in one user's mail.
 type letter struct {
 	user, token string
-	id          int               // for the model of history.go
+	id          int               // for package history
 	sum         [sha256.Size]byte // of the text
 	added       outcome
 	addedTo     string    // mailbox
@@ -75,7 +81,7 @@ type ledger struct {
 	validity map[string]uint32 // user/box
 	floor    map[string]uint32 // user/box → highest UIDNEXT told so far
 	replies  []positive        // of this round
-	history  map[string][]event
+	history  map[string][]history.Event
 	shards   map[string]int // user → shard
 	sums     sums
 	found    []violation
@@ -85,7 +91,7 @@ func newLedger() *ledger {
 	return &ledger{
 		began: time.Now(), letters: make(map[string]*letter), order: make(map[string][]*letter),
 		uids: make(map[string]string), uidl: make(map[string]string), validity: make(map[string]uint32),
-		floor: make(map[string]uint32), history: make(map[string][]event),
+		floor: make(map[string]uint32), history: make(map[string][]history.Event),
 	}
 }
 
@@ -174,7 +180,11 @@ func (l *ledger) added(x *letter, h *host, began time.Time, uid uint32) {
 	if uid != 0 {
 		x.uid = uid
 	}
-	l.eventLocked(x.user, event{in: change{kind: doAdd, box: x.addedTo, ids: []int{x.id}}, out: result{uid: uid}, call: x.sent, ret: x.told})
+	l.eventLocked(x.user, history.Event{Change: history.Change{Kind: history.Add, Box: which(x.addedTo), IDs: []int{x.id}}, Result: history.Result{UID: uid}, Call: x.sent, Return: x.told})
+}
+
+func (l *ledger) eventLocked(user string, e history.Event) {
+	l.history[user] = append(l.history[user], e)
 }
 
 // promised enters a message to several that was acknowledged: each has it, or a
@@ -250,7 +260,7 @@ func (l *ledger) removed(list []*letter, where string, h *host, began time.Time)
 	}
 	l.sums.Changes += len(list)
 	user := list[0].user
-	l.eventLocked(user, event{in: change{kind: doRemove, box: where, ids: ids}, call: began, ret: time.Now()})
+	l.eventLocked(user, history.Event{Change: history.Change{Kind: history.Remove, Box: which(where), IDs: ids}, Call: began, Return: time.Now()})
 	l.positiveLocked(user, h, began, fmt.Sprintf("removal of %s", list[0].token))
 }
 
@@ -260,7 +270,7 @@ func (l *ledger) movedOne(x *letter, uid uint32, h *host, began time.Time) {
 	defer l.mu.Unlock()
 	x.moved = acked
 	l.sums.Changes++
-	l.eventLocked(x.user, event{in: change{kind: doMove, box: inbox, ids: []int{x.id}}, out: result{uid: uid}, call: began, ret: time.Now()})
+	l.eventLocked(x.user, history.Event{Change: history.Change{Kind: history.Move, Box: which(inbox), IDs: []int{x.id}}, Result: history.Result{UID: uid}, Call: began, Return: time.Now()})
 	l.positiveLocked(x.user, h, began, "move of "+x.token)
 }
 
@@ -323,7 +333,7 @@ func (l *ledger) observe(user, where string, v view, floor uint32) {
 		l.reportLocked(uidViolation, "UIDNEXT of %s of %s was %d and is %d", where, user, floor, v.next)
 	}
 	l.floor[key] = max(l.floor[key], v.next)
-	out := result{count: v.exists, next: v.next, whole: v.whole}
+	out := history.Result{Count: v.exists, Next: v.next, Whole: v.whole}
 	last := uint32(0)
 	for _, r := range v.list {
 		if r.uid <= last {
@@ -333,22 +343,22 @@ func (l *ledger) observe(user, where string, v view, floor uint32) {
 		token := tokenOf(r.text)
 		x := l.identifyLocked(user, where, v.validity, r.uid, token)
 		if x == nil {
-			out.whole = false
+			out.Whole = false
 			continue
 		}
-		out.list = append(out.list, placedID{r.uid, x.id})
+		out.List = append(out.List, history.Message{UID: r.uid, ID: x.id})
 	}
-	if !out.whole {
-		out.list = nil
+	if !out.Whole {
+		out.List = nil
 	}
-	l.eventLocked(user, event{in: change{kind: doRead, box: where}, out: out, call: v.asked, ret: v.told})
+	l.eventLocked(user, history.Event{Change: history.Change{Kind: history.Read, Box: which(where)}, Result: out, Call: v.asked, Return: v.told})
 }
 
 // counted enters how many messages a POP3 session began with.
 func (l *ledger) counted(user string, c *popConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.eventLocked(user, event{in: change{kind: doRead, box: inbox}, out: result{count: c.count}, call: c.asked, ret: c.told})
+	l.eventLocked(user, history.Event{Change: history.Change{Kind: history.Read, Box: which(inbox)}, Result: history.Result{Count: c.count}, Call: c.asked, Return: c.told})
 }
 
 // uidlOf compares a message's unique id with those told before.

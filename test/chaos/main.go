@@ -13,7 +13,7 @@
 // expunge and delete while one fault is injected and healed (run.go); then the
 // cluster must serve again, the clients pause, and everything is read and
 // compared with the ledger of what they were told (ledger.go, verify.go) and
-// each account's history is tried for linearizability (history.go). The seed
+// each account's history is tried for linearizability (internal/history). The seed
 // gives the order of faults and all that the harness draws; processes and
 // networks have a will of their own, so a seed replays a schedule, not an
 // interleaving.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/covey-mail/covey/internal/history"
 	"github.com/covey-mail/covey/node/admin"
 )
 
@@ -121,7 +122,7 @@ func run(ctx context.Context, o options) error {
 
 // round breaks the cluster once and checks everything. It begins and ends with the
 // clients paused; from is the state of each account at its beginning.
-func (c *cluster) round(ctx context.Context, f fault, from map[string]account) (map[string]account, error) {
+func (c *cluster) round(ctx context.Context, f fault, from map[string]history.Account) (map[string]history.Account, error) {
 	l := c.ledger
 	acked, broken, refused := l.sums.Acknowledged, c.load.broken.Load(), c.load.refusals.Load()
 	began := time.Now()
@@ -265,7 +266,7 @@ func without(windows []window, hosts int, a, b time.Time) time.Duration {
 
 // verify reads everything, compares it with the ledger, and tries the histories
 // since began, before which the accounts were from.
-func (c *cluster) verify(ctx context.Context, from map[string]account, began time.Time) (map[string]account, error) {
+func (c *cluster) verify(ctx context.Context, from map[string]history.Account, began time.Time) (map[string]history.Account, error) {
 	l := c.ledger
 	if err := c.await(ctx, queueLimit, "empty queue", c.drained); err != nil && ctx.Err() == nil {
 		l.report(unrecovered, "%v", err)

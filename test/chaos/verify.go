@@ -5,12 +5,13 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/covey-mail/covey/internal/history"
 )
 
 // found is where a letter lies at the end of a round.
@@ -22,8 +23,8 @@ type found struct {
 
 // readAll reads every mailbox of every user, with no client about, and returns the
 // states and places. Users are spread over the hosts.
-func (l *ledger) readAll(users []string, pick func(i int) *host) (map[string]account, map[string]map[string][]found, error) {
-	states, places := make(map[string]account), make(map[string]map[string][]found)
+func (l *ledger) readAll(users []string, pick func(i int) *host) (map[string]history.Account, map[string]map[string][]found, error) {
+	states, places := make(map[string]history.Account), make(map[string]map[string][]found)
 	var mu sync.Mutex // guards states, places and failed
 	var failed error
 	var wg sync.WaitGroup
@@ -46,7 +47,7 @@ func (l *ledger) readAll(users []string, pick func(i int) *host) (map[string]acc
 }
 
 // readUser tries until the mail of one user was read; leaders may still move.
-func (l *ledger) readUser(user string, pick func(try int) *host) (state account, place map[string][]found, err error) {
+func (l *ledger) readUser(user string, pick func(try int) *host) (state history.Account, place map[string][]found, err error) {
 	for try, end := 0, time.Now().Add(20*time.Second); try == 0 || time.Now().Before(end); try++ {
 		h := pick(try)
 		if state, place, err = l.readOnce(user, h); err == nil {
@@ -58,7 +59,7 @@ func (l *ledger) readUser(user string, pick func(try int) *host) (state account,
 	return state, place, err
 }
 
-func (l *ledger) readOnce(user string, h *host) (state account, place map[string][]found, err error) {
+func (l *ledger) readOnce(user string, h *host) (state history.Account, place map[string][]found, err error) {
 	c, err := imapLogin(h, user)
 	if err != nil {
 		return state, nil, err
@@ -75,13 +76,13 @@ func (l *ledger) readOnce(user string, h *host) (state account, place map[string
 			return state, nil, fmt.Errorf("%s changes while nobody uses it: %d messages, %d listed", where, v.exists, len(v.list))
 		}
 		l.observe(user, where, v, floor)
-		state.next[b] = v.next
+		state.Next[b] = v.next
 		l.mu.Lock()
 		for _, r := range v.list {
 			token := tokenOf(r.text)
 			place[token] = append(place[token], found{where, strings.Contains(r.flags, " "+flag1+" "), sumOf(r.text)})
 			if x := l.letters[user+"/"+token]; x != nil {
-				state.list[b] = append(state.list[b], placedID{r.uid, x.id})
+				state.List[b] = append(state.List[b], history.Message{UID: r.uid, ID: x.id})
 			}
 		}
 		l.mu.Unlock()
@@ -91,7 +92,7 @@ func (l *ledger) readOnce(user string, h *host) (state account, place map[string
 
 // settle compares what is there with what the clients were told, resolves what was
 // left open, and returns this round's history of each user, which begins anew.
-func (l *ledger) settle(users []string, began time.Time, places map[string]map[string][]found) map[string][]event {
+func (l *ledger) settle(users []string, began time.Time, places map[string]map[string][]found) map[string][]history.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, user := range users {
@@ -101,7 +102,7 @@ func (l *ledger) settle(users []string, began time.Time, places map[string]map[s
 		l.orderLocked(user)
 	}
 	h := l.history
-	l.history = make(map[string][]event)
+	l.history = make(map[string][]history.Event)
 	return h
 }
 
@@ -123,23 +124,23 @@ func (l *ledger) settleLocked(x *letter, at []found, began time.Time) {
 	}
 	if x.pending && (len(at) > 0 || x.removed != never) {
 		x.pending, x.told = false, now
-		l.eventLocked(x.user, event{call: later(x.sent, began), ret: now, in: change{kind: doAdd, box: x.addedTo, ids: []int{x.id}}})
+		l.eventLocked(x.user, history.Event{Call: later(x.sent, began), Return: now, Change: history.Change{Kind: history.Add, Box: which(x.addedTo), IDs: []int{x.id}}})
 	}
-	open := event{call: later(x.openSince, began), ret: now, in: change{box: x.addedTo, ids: []int{x.id}}}
+	open := history.Event{Call: later(x.openSince, began), Return: now, Change: history.Change{Box: which(x.addedTo), IDs: []int{x.id}}}
 	if len(at) == 0 {
 		switch {
 		case x.added != acked:
 		case x.removed == never:
 			complain(lost, "was acknowledged at %s and is not there", x.told.Format(stamp))
 		case x.removed == unknown:
-			open.in.kind, open.in.box = doRemove, x.where()
+			open.Kind, open.Box = history.Remove, which(x.where())
 			l.eventLocked(x.user, open)
 			x.removed = acked
 		}
 		return
 	}
 	if x.added == unknown {
-		open.call = later(x.sent, began)
+		open.Call = later(x.sent, began)
 		l.eventLocked(x.user, open)
 		x.added, x.told = acked, now
 	}
@@ -155,7 +156,7 @@ func (l *ledger) settleLocked(x *letter, at []found, began time.Time) {
 	case x.moved == never && at[0].where != x.addedTo:
 		complain(uidViolation, "was put into %s and is in %s", x.addedTo, at[0].where)
 	case x.moved == unknown && at[0].where == box:
-		open.in.kind = doMove
+		open.Kind = history.Move
 		l.eventLocked(x.user, open)
 		x.moved = acked
 	case x.moved == unknown && now.Sub(x.openSince) > lateness:
@@ -198,20 +199,20 @@ func (l *ledger) orderLocked(user string) {
 }
 
 // checkHistories tries every user's history of a round.
-func (l *ledger) checkHistories(from map[string]account, histories map[string][]event, limit time.Duration) {
+func (l *ledger) checkHistories(from map[string]history.Account, histories map[string][]history.Event, limit time.Duration) {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 2)
 	for user, events := range histories {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			res := linearizable(from[user], events, limit)
+			res := history.Check(from[user], events, limit)
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.sums.Histories++
 			switch res {
 			case porcupine.Illegal:
-				l.reportLocked(stale, "no order of the %d events of %s explains what was told: %s", len(events), user, shortest(from[user], events))
+				l.reportLocked(stale, "no order of the %d events of %s explains what was told: %s", len(events), user, history.Shortest(from[user], events))
 			case porcupine.Unknown:
 				l.sums.Undecided++
 			case porcupine.Ok:
@@ -219,31 +220,4 @@ func (l *ledger) checkHistories(from map[string]account, histories map[string][]
 		})
 	}
 	wg.Wait()
-}
-
-// shortest describes the end of the shortest beginning of a history that has no
-// order, by the time of returns.
-func shortest(from account, events []event) string {
-	events = slices.Clone(events)
-	slices.SortFunc(events, func(a, b event) int { return a.ret.Compare(b.ret) })
-	n := sort.Search(len(events), func(i int) bool {
-		return linearizable(from, prefix(events, i+1), 2*time.Second) == porcupine.Illegal
-	})
-	n = min(n, len(events)-1)
-	e := events[n]
-	return fmt.Sprintf("%v, event %d of them, at %s", e, n+1, e.ret.Format(stamp))
-}
-
-// prefix is the history as it was known when event n-1 returned. Later events may
-// have begun already and have had their effect: they are kept, if they are changes,
-// and may come at any time.
-func prefix(events []event, n int) []event {
-	at := events[n-1].ret
-	list := slices.Clone(events[:n])
-	for _, e := range events[n:] {
-		if e.in.kind != doRead && !e.call.After(at) {
-			list = append(list, e)
-		}
-	}
-	return list
 }

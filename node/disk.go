@@ -38,7 +38,7 @@ type disk struct {
 func openDisk(f *folder, space func(string) (int64, error), keep int64, log *slog.Logger) (*disk, error) {
 	d := &disk{dir: f.dir, space: space, keep: keep, log: log.With("component", "disk")}
 	d.reserve = durable.NewReserve(f.fs, f.path("reserve"), keep)
-	d.start = durable.NewReserve(f.fs, f.path("start"), keep/16)
+	d.start = durable.NewReserve(f.fs, f.path("reserve.start"), keep/16)
 	if err := d.hold(f); err != nil {
 		return nil, fmt.Errorf("take disk reserve: %w", err)
 	}

@@ -71,7 +71,7 @@ func TestF21_RoomForTheStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, want := range map[string]bool{"reserve": reserve, "start": room} {
+		for name, want := range map[string]bool{"reserve": reserve, "reserve.start": room} {
 			if _, err := os.Stat(f.path(name)); (err == nil) != want {
 				t.Errorf("started with %d free: %s: %v, want it there: %v", now, name, err, want)
 			}

@@ -52,7 +52,7 @@ type identity struct {
 //	shards/N.db   each mailbox shard's state
 //	tls/          the self-signed certificate, if there is no other
 //	reserve       space kept for a full disk
-//	start         space kept for a start on one
+//	reserve.start space kept for a start on one
 //	admin.sock, lmtp.sock
 type folder struct {
 	fs   durable.FS
@@ -218,12 +218,12 @@ func (f *folder) stamp() covey.DiskStamp {
 // count; it is on disk before it returns. After an error the disk has the one or the
 // other, and stamp returns the one it had.
 func (f *folder) restamp(count uint64) (covey.DiskStamp, error) {
-	was := f.self
+	was := f.stamp()
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 	f.self.Stamp, f.self.Mark = max(f.self.Stamp, count)+1, binary.BigEndian.Uint64(b[:])>>1
 	if err := f.save(); err != nil {
-		f.self = was
+		f.self.Stamp, f.self.Mark = was.Count, was.Mark // others read the rest
 		return covey.DiskStamp{}, err
 	}
 	return f.stamp(), nil

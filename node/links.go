@@ -223,7 +223,7 @@ func (n *Node) info() directory.NodeInfo {
 	return directory.NodeInfo{
 		Peer:   n.advertised(n.links.port(), n.cfg.Listen.Peer, toward),
 		Gossip: n.gossipAddr(toward),
-		Zone:   n.cfg.Node.Zone, Version: clipVersion(n.cfg.Version), Level: directory.Level,
+		Zone:   n.cfg.Node.Zone, Version: clipVersion(n.cfg.Version), Level: n.sys.Level,
 	}
 }
 

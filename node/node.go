@@ -66,6 +66,7 @@ type Node struct {
 	guesses        *guesses
 
 	links      *links
+	pings      pings
 	secrets    secrets
 	tending    sync.Mutex // held while groups come and go
 	leaders    *leaders
@@ -128,6 +129,10 @@ type System struct {
 	// the gossip of the node with that id. nil: the network.
 	Dial   func(ctx context.Context, addr string) (net.Conn, error)
 	Gossip func(covey.NodeID) membership.Transport
+
+	// Level is what the node says that its program understands, for upgrades to be
+	// tried; 0: directory.Level.
+	Level uint32
 }
 
 // StartOn is Start on another system.
@@ -140,6 +145,9 @@ func StartOn(ctx context.Context, cfg Config, sys System) (*Node, error) {
 	}
 	if sys.Free == nil {
 		sys.Free = durable.Free
+	}
+	if sys.Level == 0 {
+		sys.Level = directory.Level
 	}
 	n := &Node{
 		cfg: cfg, sys: sys, log: cfg.Logger.With("component", "node"), started: time.Now(), metrics: prometheus.NewRegistry(), connMetrics: serve.NewMetrics(),

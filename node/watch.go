@@ -33,6 +33,27 @@ type watchers struct {
 	strangers map[covey.NodeID]bool // that were warned of; of forgetStrangers
 }
 
+// pings wake those who wait for a node that is lost: it has come to us.
+type pings struct {
+	mu    sync.Mutex
+	wakes map[covey.NodeID]chan struct{}
+}
+
+// from returns the channel that gets something when a node pings this one.
+func (p *pings) from(id covey.NodeID) chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wakes == nil {
+		p.wakes = make(map[covey.NodeID]chan struct{})
+	}
+	wake := p.wakes[id]
+	if wake == nil {
+		wake = make(chan struct{}, 1)
+		p.wakes[id] = wake
+	}
+	return wake
+}
+
 func newWatchers(n *Node) *watchers {
 	return &watchers{n: n, ends: make(map[covey.NodeID]context.CancelFunc), strangers: make(map[covey.NodeID]bool)}
 }
@@ -105,6 +126,7 @@ func (w *watchers) follow(ctx context.Context, id covey.NodeID) {
 		w.n.table.Lost(id)
 		select {
 		case <-ctx.Done():
+		case <-w.n.pings.from(id): // or other nodes would believe it to be there before we do
 		case <-time.After(retryPeer):
 		}
 	}
@@ -127,7 +149,11 @@ func (w *watchers) hold(ctx context.Context, id covey.NodeID) error {
 }
 
 // servePing answers at once. Of a node that stops nobody expects anything more.
-func (n *Node) servePing(context.Context, covey.NodeID, []byte) ([]byte, error) {
+func (n *Node) servePing(_ context.Context, from covey.NodeID, _ []byte) ([]byte, error) {
+	select {
+	case n.pings.from(from) <- struct{}{}:
+	default:
+	}
 	select {
 	case <-n.leaving:
 		return nil, covey.Errorf(covey.Unavailable, "the node is stopping")

@@ -71,6 +71,7 @@ type Cluster struct {
 // A Node is a place for a node: a data folder and addresses that stay the same.
 type Node struct {
 	Config node.Config // for the next Start
+	Level  uint32      // likewise, of its program; 0: the newest
 
 	cluster *Cluster
 	number  int
@@ -295,7 +296,7 @@ func (n *Node) Start() {
 // TryStart is Start for a start that may fail.
 func (n *Node) TryStart(ctx context.Context) error {
 	sys := node.System{
-		Dial: n.cluster.wires.dial(n.number),
+		Dial: n.cluster.wires.dial(n.number), Level: n.Level,
 		Gossip: func(id covey.NodeID) membership.Transport {
 			n.mu.Lock()
 			defer n.mu.Unlock()

@@ -548,6 +548,39 @@ func TestDrainReplaceRemove(t *testing.T) {
 	load.NoFailures()
 }
 
+// Nodes get a newer program one after the other, under load. Nobody uses what it
+// brings before all have it, and then all do.
+func TestUpgrade(t *testing.T) {
+	takesLong(t)
+	c := New(t, Options{Shards: 2})
+	for range 3 {
+		n := c.Node()
+		n.Level = 1
+		n.Start()
+	}
+	c.AddUsers()
+	c.Settle()
+	load := c.Load(c.Nodes()...)
+	for _, n := range c.Nodes() {
+		for _, other := range c.Nodes() {
+			if other.Logged("the cluster knows the stamp") {
+				t.Errorf("node %d has a stamp before all nodes know of any", other.number)
+			}
+		}
+		load.More(2)
+		n.Stop()
+		n.Level = 0
+		n.Start()
+		c.Settle()
+	}
+	for _, n := range c.Nodes() {
+		stamped(n, 1)
+	}
+	load.More(2)
+	load.Check()
+	load.NoFailures()
+}
+
 // Everybody has the directory: five nodes vote on it, more have a copy. What is
 // changed through any node is known to all.
 func TestDirectoryEverywhere(t *testing.T) {

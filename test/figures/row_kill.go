@@ -107,14 +107,19 @@ func (t *killTest) one(ctx context.Context, n int) error {
 		return err
 	}
 	var led, other []float64
+	var worst bench.Gap // of others
 	for _, g := range res.Groups {
 		if slices.Contains(by[victim], g.Label) {
 			led = append(led, g.Gap.Seconds)
-		} else {
-			other = append(other, g.Gap.Seconds)
+			continue
+		}
+		other = append(other, g.Gap.Seconds)
+		if g.Gap.Seconds > worst.Seconds {
+			worst = g.Gap
 		}
 	}
-	t.say("node %d killed, which led %d shards: longest gap %.2f s, of others %.2f s; %s", victim+1, len(led), percentile(led, 1), percentile(other, 1), summary(res))
+	t.say("node %d killed, which led %d shards: longest gap %.2f s, of others %.2f s, from %+.2f s on, the kill being at 0; %s",
+		victim+1, len(led), percentile(led, 1), worst.Seconds, worst.From-killAfter.Seconds(), summary(res))
 	t.led, t.other = append(t.led, led...), append(t.other, other...)
 	t.failed.add(res)
 	t.deaths(victim, killed)

@@ -33,7 +33,7 @@ type change struct {
 	done     chan error // holds one
 	logged   bool
 	applied  bool
-	complete bool   // applied, with what ends a joint configuration
+	last     uint64 // entry with which it is complete, a joint configuration ended; 0: not yet
 	deadline uint64 // tick at which its outcome counts as unknown
 }
 
@@ -49,9 +49,9 @@ func (c call) drop(*loop)     { c.done <- c.group.refuse(refusedStopping, "stopp
 
 // ChangeMembers gives nodes new roles, all at once: several changes go through a
 // joint configuration, in which both majorities must agree. It returns when the
-// last of it is applied and the next change may be made. A node that becomes a member must hold the group, added
-// without a membership if it is new there, and gets from the leader what it lacks:
-// entries, or a copy of the state.
+// last of it is applied and the next change may be made. A node that becomes a
+// member must hold the group, added without a membership if it is new there, and
+// gets from the leader what it lacks: entries, or a copy of the state.
 //
 // Unavailable: not done, among others because this node does not lead, or because
 // too few of those who would vote answer it and have a state: a node that comes
@@ -230,7 +230,9 @@ func (l *loop) applyChange(g *group, e *raftpb.Entry) {
 	g.out.Info("members", "conf", g.conf.String(), "index", g.confIndex)
 	if c := g.change; c != nil {
 		c.applied = c.applied || c.matches(cc)
-		c.complete = c.applied && len(g.conf.GetVotersOutgoing()) == 0
+		if c.applied && len(g.conf.GetVotersOutgoing()) == 0 {
+			c.last = g.confIndex
+		}
 	}
 	g.publish()
 }
@@ -238,7 +240,7 @@ func (l *loop) applyChange(g *group, e *raftpb.Entry) {
 // changeApplied answers a change that is complete, once the core knows that its
 // entries are applied: until then it allows no other.
 func (g *group) changeApplied() {
-	if g.change != nil && g.change.complete {
+	if c := g.change; c != nil && c.last != 0 && g.rn.BasicStatus().Applied >= c.last {
 		g.endChange(nil)
 	}
 }

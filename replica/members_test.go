@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -56,6 +57,38 @@ func TestChangeMembers(t *testing.T) {
 		}
 		if n := made.count("members"); n != 0 {
 			c.t.Errorf("%d changes of members were made again", n)
+		}
+	})
+}
+
+// A change is answered when the next may be made, and not before it is applied: until
+// then the core would refuse another.
+func TestChangesInARow(t *testing.T) {
+	inCluster(t, 3, 3, func(c *cluster) {
+		leader := c.leader(0, c.all()...)
+		leader.mustPropose(0, "one")
+		c.agree(0)
+		gate := make(chan struct{})
+		leader.machines[0].gate = gate
+		var done sync.WaitGroup
+		defer done.Wait()
+		done.Go(func() {
+			if err := leader.propose(0, time.Minute, "two"); err != nil {
+				c.t.Errorf("propose: %v", err)
+			}
+		})
+		synctest.Wait()
+		gone := c.others(leader.id)[0]
+		answer := make(chan error, 1)
+		done.Go(func() { answer <- leader.host.ChangeMembers(c.t.Context(), 0, []MemberChange{{gone, Removed}}) })
+		advance(c.t, 200*time.Millisecond)
+		early := len(answer) > 0
+		close(gate)
+		if err := <-answer; err != nil || early {
+			c.t.Fatalf("answered with %v; before it was applied: %v", err, early)
+		}
+		if err := leader.host.ChangeMembers(c.t.Context(), 0, []MemberChange{{gone, Learner}}); err != nil {
+			c.t.Errorf("the next change: %v", err)
 		}
 	})
 }

@@ -43,7 +43,8 @@ func (c *serveCmd) flags() map[string]string {
 	return given
 }
 
-// Run serves until ctx ends.
+// Run serves until ctx ends. That may be while the node starts, and is no error then
+// either.
 func (c *serveCmd) Run(ctx context.Context, io stdio) error {
 	cfg, err := source{file: c.Config, data: c.Data, offset: c.PortOffset, flags: c.flags(), getenv: os.LookupEnv}.load()
 	if err != nil {
@@ -57,7 +58,11 @@ func (c *serveCmd) Run(ctx context.Context, io stdio) error {
 	defer flush()
 	cfg.Logger = log
 	n, err := node.Start(ctx, cfg)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil: // it may wait for other nodes for as long as there are none
+		log.Info("told to stop before it served", "err", err)
+		return nil
+	case err != nil:
 		return err
 	}
 	var pacing sync.WaitGroup

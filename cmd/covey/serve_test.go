@@ -74,6 +74,22 @@ func TestServeSaysWhereAndWhen(t *testing.T) {
 	}
 }
 
+// A node that waits for others may be told to stop, as any may.
+func TestServeStopsBeforeItServes(t *testing.T) {
+	dir := t.TempDir()
+	for _, s := range []string{"PEER", "GOSSIP"} {
+		t.Setenv("COVEY_LISTEN_"+s, "127.0.0.1:0")
+	}
+	t.Setenv("COVEY_LIMITS_DISK_RESERVE", "1048576")
+	secret := filepath.Join(dir, "secret")
+	ok(t, "", "secret", "new", secret)
+	_, errs, end := inBackground(t, "serve", "--data", filepath.Join(dir, "data"), "--secret-file", secret, "--join", "127.0.0.1:1")
+	errs.await(t, "waiting for other nodes")
+	if code := end(); code != 0 || !strings.Contains(errs.String(), "told to stop before it served") {
+		t.Errorf("status %d after a signal, want 0:\n%s", code, errs)
+	}
+}
+
 func TestServeSaysWhyNot(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("COVEY_LISTEN_SMTP", "no port")

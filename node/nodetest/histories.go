@@ -92,7 +92,8 @@ func (h *History) use(ctx context.Context, r *rand.Rand) {
 			case what < 7:
 				return h.remove(d)
 			}
-			return h.look(d, r.IntN(2))
+			_, err := h.look(d, r.IntN(2))
+			return err
 		})
 		select {
 		case <-ctx.Done():
@@ -186,13 +187,13 @@ func (h *History) remove(d *Dialogue) error {
 	return err
 }
 
-// look opens a mailbox and lists it.
-func (h *History) look(d *Dialogue, box int) error {
+// look opens a mailbox and lists it. whole says that the list is all that was there.
+func (h *History) look(d *Dialogue, box int) (whole bool, err error) {
 	e := history.Event{Change: history.Change{Kind: history.Read, Box: box}, Call: time.Now()}
 	lines, err := d.IMAP("EXAMINE " + boxes[box])
 	e.Return = time.Now()
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, l := range lines {
 		var n uint32
@@ -204,46 +205,41 @@ func (h *History) look(d *Dialogue, box int) error {
 		}
 	}
 	if e.Next == 0 {
-		return fmt.Errorf("EXAMINE without UIDNEXT: %q", lines)
+		return false, fmt.Errorf("EXAMINE without UIDNEXT: %q", lines)
 	}
-	if e.Count > 0 {
-		if lines, err = d.IMAP("UID FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])"); err != nil {
-			lines = nil // what EXAMINE told is worth something
-		}
-		e.List = listed(lines)
+	if e.Whole = e.Count == 0; !e.Whole {
+		e.List, err = list(d)
+		e.Whole = err == nil && len(e.List) == e.Count
 	}
-	// News of changes may be among the lines: then it is another moment's list.
-	changed := slices.ContainsFunc(lines, func(l string) bool {
-		return strings.HasSuffix(l, " EXISTS") || strings.HasSuffix(l, " EXPUNGE") || strings.HasPrefix(l, "* VANISHED")
-	})
-	if e.Whole = e.Count > 0 && !changed && len(e.List) == e.Count; !e.Whole {
+	if !e.Whole { // what EXAMINE told is worth something
 		e.List = nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.events = append(h.events, e)
-	return nil
+	return e.Whole, err
 }
 
-// listed reads the messages in the replies to a FETCH.
-func listed(lines []string) (list []history.Message) {
+// list returns what an open mailbox has, none if that changes meanwhile.
+func list(d *Dialogue) (list []history.Message, err error) {
+	lines, err := d.IMAP(fetchSubjects)
+	if err != nil {
+		return nil, err
+	}
 	for _, l := range lines {
-		if _, rest, ok := strings.Cut(l, " FETCH (UID "); ok {
-			uid, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 32)
-			if err != nil {
-				return nil
-			}
-			list = append(list, history.Message{UID: uint32(uid)})
-		}
-		if text, ok := strings.CutPrefix(l, "Subject: "); ok && len(list) > 0 {
-			id, err := strconv.Atoi(text)
-			if err != nil {
-				return nil
-			}
-			list[len(list)-1].ID = id
+		if strings.HasSuffix(l, " EXISTS") || strings.HasSuffix(l, " EXPUNGE") || strings.HasPrefix(l, "* VANISHED") {
+			return nil, nil // another moment's list
 		}
 	}
-	return list
+	mail, err := mailIn(lines)
+	for _, m := range mail {
+		id, err := strconv.Atoi(m.Subject)
+		if err != nil {
+			return nil, fmt.Errorf("UID %d: no id: %w", m.UID, err)
+		}
+		list = append(list, history.Message{UID: uint32(m.UID), ID: id})
+	}
+	return list, err
 }
 
 // uidIn finds the number that a response code tells, the last of so many words behind
@@ -294,8 +290,12 @@ func (h *History) Check() {
 			continue
 		}
 		for box := range boxes {
-			h.c.WaitFor("the account of a history is shown", func() bool {
-				return h.with(n, func(d *Dialogue) error { return h.look(d, box) }) == nil
+			h.c.WaitFor("the account of a history is shown", func() (whole bool) {
+				_ = h.with(n, func(d *Dialogue) (err error) {
+					whole, err = h.look(d, box)
+					return err
+				})
+				return whole
 			})
 		}
 	}
@@ -320,7 +320,7 @@ func (h *History) settle() {
 	where := make(map[int]int) // box of each id that is there
 	seen := [2]bool{}
 	for _, e := range slices.Backward(h.events) {
-		if e.Kind != history.Read || seen[e.Box] || e.Count > 0 && !e.Whole {
+		if e.Kind != history.Read || seen[e.Box] || !e.Whole {
 			continue
 		}
 		seen[e.Box] = true

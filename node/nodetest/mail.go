@@ -201,15 +201,25 @@ func (n *Node) Inbox(user string) (list []Mail, validity string, err error) {
 			validity, _, _ = strings.Cut(v, "]")
 		}
 	}
-	lines, err = d.IMAP("UID FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
+	lines, err = d.IMAP(fetchSubjects)
 	if err != nil {
 		return nil, "", err
 	}
+	_, _ = d.IMAP("LOGOUT") // all is read
+	list, err = mailIn(lines)
+	return list, validity, err
+}
+
+// fetchSubjects asks for what mailIn reads.
+const fetchSubjects = "UID FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])"
+
+// mailIn reads the messages in the replies to fetchSubjects.
+func mailIn(lines []string) (list []Mail, err error) {
 	for _, l := range lines {
 		if _, rest, ok := strings.Cut(l, " FETCH (UID "); ok {
 			uid, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 32)
 			if err != nil {
-				return nil, "", fmt.Errorf("%q: %w", l, err)
+				return nil, fmt.Errorf("%q: %w", l, err)
 			}
 			list = append(list, Mail{UID: covey.UID(uid)})
 		}
@@ -217,8 +227,7 @@ func (n *Node) Inbox(user string) (list []Mail, validity string, err error) {
 			list[len(list)-1].Subject = subject
 		}
 	}
-	_, _ = d.IMAP("LOGOUT") // all is read
-	return list, validity, nil
+	return list, nil
 }
 
 // Stat is how many messages POP3 shows a user at the node.

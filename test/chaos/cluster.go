@@ -87,9 +87,22 @@ func (c *cluster) newMember(peers []string) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.args = []string{"--secret-file", c.secret, "--join", strings.Join(peers, ",")}
+	c.introduce(h, peers)
 	h.env = c.settings(h.ip)
 	return h, nil
+}
+
+// introduce has a host ask peers for a cluster, if it comes with an empty disk.
+func (c *cluster) introduce(h *host, peers []string) {
+	h.args = []string{"--secret-file", c.secret, "--join", strings.Join(peers, ",")}
+}
+
+// peerAddrs are where hosts listen for others.
+func peerAddrs(hosts []*host) (addrs []string) {
+	for _, h := range hosts {
+		addrs = append(addrs, h.ip+":"+peerPort)
+	}
+	return addrs
 }
 
 // settings of a node: small segments and frequent checkpoints, so that all of the

@@ -477,11 +477,7 @@ func changeMembers(c *cluster) error {
 
 // join adds a new host to the cluster and waits until it serves.
 func (c *cluster) join() (*host, error) {
-	var peers []string
-	for _, h := range c.hosts {
-		peers = append(peers, h.ip+":"+peerPort)
-	}
-	h, err := c.newMember(peers)
+	h, err := c.newMember(peerAddrs(c.hosts))
 	if err != nil {
 		return nil, err
 	}
@@ -552,6 +548,7 @@ func wipeOne(c *cluster) error {
 		return err
 	}
 	c.last(0.5)
+	c.introduce(h, peerAddrs(c.others(h))) // those that it began with may be gone
 	if err := h.start(); err != nil {
 		return err
 	}

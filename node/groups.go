@@ -128,6 +128,13 @@ type ledGroups struct{ n *Node }
 // or so of a busy shard.
 const behind = 4096
 
+// caughtUp reports whether a follower may take a vote. One that has nothing yet may
+// not, however short the log is: it would not vote, and get a state from a leader
+// alone.
+func caughtUp(f replica.Follower, committed uint64) bool {
+	return f.Active && !f.Snapshot && f.Match > 0 && f.Match+behind >= committed
+}
+
 // Groups implements reconcile.Groups.
 func (l ledGroups) Groups() (list []reconcile.Group) {
 	for _, s := range l.n.host.Status() {
@@ -139,7 +146,7 @@ func (l ledGroups) Groups() (list []reconcile.Group) {
 			CaughtUp: map[covey.NodeID]bool{l.n.folder.id: true},
 		}}
 		for _, f := range s.Followers {
-			g.CaughtUp[f.Node] = f.Active && !f.Snapshot && f.Match+behind >= s.Committed
+			g.CaughtUp[f.Node] = caughtUp(f, s.Committed)
 		}
 		list = append(list, g)
 	}

@@ -50,7 +50,8 @@ const directoryVoters = 5
 // to hold them; in different zones if that is possible, and as evenly over the
 // nodes as zones allow, with few differences from current. A shard that has
 // replicas keeps its number when nodes die, and a shard whose live replicas are
-// no majority stays as it is, since nothing could change it. An unknown node in
+// no majority stays as it is, since nothing could change it. One with a replica that
+// is Down gives none away, neither for zones nor to make loads even. An unknown node in
 // current is one that was removed. A shard that nobody can hold is not in the
 // result.
 func Plan(nodes []Node, current Map, shards, replicas int) Map {

@@ -46,7 +46,9 @@ func (p *planner) plan(shards []covey.ShardID, current Map, replicas int) Map {
 		p.resize(s, p.size(p.have[s], replicas))
 	}
 	for _, s := range p.shards {
-		p.separate(s)
+		if !p.lacksOne(s) {
+			p.separate(s)
+		}
 	}
 	p.level()
 	for s, a := range p.want {
@@ -246,7 +248,7 @@ func (p *planner) shift(x covey.NodeID) []step {
 	var fresh, old []covey.ShardID
 	for _, s := range p.shards {
 		switch {
-		case !slices.Contains(p.want[s], x):
+		case !slices.Contains(p.want[s], x), p.lacksOne(s):
 		case slices.Contains(p.have[s], x):
 			old = append(old, s)
 		default:
@@ -263,6 +265,12 @@ func (p *planner) shift(x covey.NodeID) []step {
 		}
 	}
 	return steps
+}
+
+// lacksOne reports whether a replica of a shard is on a node that is down: it needs
+// those that it has.
+func (p *planner) lacksOne(s covey.ShardID) bool {
+	return slices.ContainsFunc(p.want[s], func(id covey.NodeID) bool { return p.nodes[id].State == Down })
 }
 
 func (p *planner) fits(t step) bool {

@@ -213,6 +213,25 @@ func TestNothingMovesWhenANodeGoesDown(t *testing.T) {
 	})
 }
 
+// A new node beside a dead one gets nothing from those that live: a shard that lacks
+// a replica needs the others. When the dead one is back, or given up, it does.
+func TestNothingIsGivenAwayBesideADeadNode(t *testing.T) {
+	nodes := []Node{{ID: 1, State: Up, Zone: "a"}, {ID: 2, State: Up, Zone: "a"}, {ID: 3, State: Down}, {ID: 4, State: Up, Zone: "b"}}
+	before := Plan(nodes[:3], Map{}, 8, 3)
+	for id := range before {
+		before[id] = Assignment{1, 2, 3}
+	}
+	if diff := cmp.Diff(before, Plan(nodes, before, 8, 3)); diff != "" {
+		t.Error(diff)
+	}
+	for _, state := range []State{Up, Lost} {
+		nodes[2].State = state
+		if cmp.Equal(before, Plan(nodes, before, 8, 3)) {
+			t.Errorf("nothing moves to a new node beside one that is %d", state)
+		}
+	}
+}
+
 func TestShardsDoNotShrinkBecauseNodesDie(t *testing.T) {
 	for _, state := range []State{Draining, Down, Lost} {
 		nodes := []Node{{ID: 1, State: Up}, {ID: 2, State: Up}, {ID: 3, State: Up}}

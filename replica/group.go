@@ -72,7 +72,7 @@ type group struct {
 	holding       int                     // works held until a membership is on disk
 	lostAt        uint64                  // tick at which leadership was lost last
 	dueAt         uint64                  // tick of the next checkpoint
-	heard         map[covey.NodeID]uint64 // tick at which a member was last known to answer this leader
+	heard         map[covey.NodeID]uint64 // tick at which a member last answered this leader
 	doubt         doubt                   // not zero: the leader is suspected
 	removal       *removal                // not nil: the group leaves this node
 

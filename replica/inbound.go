@@ -62,10 +62,16 @@ func (l *loop) arrived(g *group, from covey.NodeID, m Message) {
 	switch {
 	case m.Proposal != nil:
 		l.proposed(g, from, m.Proposal)
+		return
 	case m.Answer != nil:
 		g.answered(from, m.Answer)
+		return
 	case !g.ofThisLife(from, m):
 		l.h.metrics.inboundDropped.Inc()
+		return
+	}
+	g.hear(from, m.Message, l.ticks)
+	switch {
 	case g.blank() && (m.Message.GetType() == raftpb.MsgVote || m.Message.GetType() == raftpb.MsgPreVote):
 		// It does not vote.
 	case m.Message.GetType() == raftpb.MsgReadIndex && g.solo() && !g.current():

@@ -151,7 +151,8 @@ func (g *group) keepsVote(cc *raftpb.ConfChangeV2) bool {
 // state are a majority of the voters. Otherwise the group, should it lose its
 // leader, would wait for a node that is gone, or for one without a state, which
 // does not vote and gets a state from a leader alone: it could stand still for
-// ever (found by the simulation).
+// ever (found by the simulation). Who has not answered for half an election timeout
+// is not counted: it may be gone.
 func (g *group) electable(cc *raftpb.ConfChangeV2, now uint64) bool {
 	voters := map[uint64]bool{}
 	for _, id := range g.conf.GetVoters() {
@@ -165,7 +166,7 @@ func (g *group) electable(cc *raftpb.ConfChangeV2, now uint64) bool {
 	}
 	self, able := uint64(g.h.cfg.Node), 0
 	g.rn.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if voters[id] && (id == self || pr.Match > 0 && (pr.RecentActive || g.heardLately(covey.NodeID(id), now))) {
+		if voters[id] && (id == self || pr.Match > 0 && g.heardWithin(covey.NodeID(id), now, (g.h.cfg.ElectionTicks+1)/2)) {
 			able++
 		}
 	})

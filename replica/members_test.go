@@ -93,6 +93,26 @@ func TestChangesInARow(t *testing.T) {
 	})
 }
 
+// A voter that died a moment ago counts for no change that needs it.
+func TestChangeBesideADeadVoter(t *testing.T) {
+	inCluster(t, 3, 3, func(c *cluster) {
+		leader := c.leader(0, c.all()...)
+		leader.mustPropose(0, "one")
+		c.agree(0)
+		others := c.others(leader.id)
+		c.node(others[0]).crash(0)
+		advance(c.t, 700*time.Millisecond) // less than an election timeout
+		remove := func(id covey.NodeID) error {
+			return leader.host.ChangeMembers(c.t.Context(), 0, []MemberChange{{id, Removed}})
+		}
+		wantKind(c.t, "the one that lives leaves", remove(others[1]), covey.Unavailable)
+		if err := remove(others[0]); err != nil {
+			c.t.Errorf("the one that is dead leaves: %v", err)
+		}
+		leader.mustPropose(0, "two")
+	})
+}
+
 // A change that leaves the group to voters that are gone, or have no state yet, is
 // refused: without its leader such a group could not elect another.
 func TestChangeThatCouldElectNobody(t *testing.T) {

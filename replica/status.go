@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/covey-mail/covey"
@@ -121,13 +122,9 @@ func (l *loop) tickFollowers(g *group) {
 func (g *group) noteFollowers(members map[covey.NodeID]tracker.Progress, now uint64) {
 	var all []Follower
 	for node, pr := range members {
-		// The core forgets once in an election timeout whom it has heard.
-		if pr.RecentActive {
-			g.heard[node] = now
-		}
 		all = append(all, Follower{
 			Node: node, Match: pr.Match, Learner: pr.IsLearner,
-			Active:   g.heardLately(node, now),
+			Active:   g.heardWithin(node, now, 2*g.h.cfg.ElectionTicks),
 			Snapshot: pr.State == tracker.StateSnapshot,
 		})
 	}
@@ -137,11 +134,21 @@ func (g *group) noteFollowers(members map[covey.NodeID]tracker.Progress, now uin
 	g.status.Followers = all
 }
 
-// heardLately reports whether a member answered this leader within the last two
-// election timeouts, as of the last tick.
-func (g *group) heardLately(node covey.NodeID, now uint64) bool {
+// hear notes that a member answers this leader. The core's own RecentActive is true
+// of a member that is new, and for an election timeout of one that has gone.
+func (g *group) hear(from covey.NodeID, m *raftpb.Message, now uint64) {
+	switch m.GetType() {
+	case raftpb.MsgAppResp, raftpb.MsgHeartbeatResp:
+		if g.leads && m.GetTerm() == g.term {
+			g.heard[from] = now
+		}
+	}
+}
+
+// heardWithin reports whether a member answered this leader within so many ticks.
+func (g *group) heardWithin(node covey.NodeID, now uint64, ticks int) bool {
 	at, heard := g.heard[node]
-	return heard && now-at <= 2*uint64(g.h.cfg.ElectionTicks)
+	return heard && now-at <= uint64(ticks)
 }
 
 func nodeIDs(ids []uint64) []covey.NodeID {

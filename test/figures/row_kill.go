@@ -27,6 +27,7 @@ type killTest struct {
 	led, other []float64 // gaps in seconds, one for each shard and kill
 	quiet      []float64 // gaps without a kill, by which to read the others
 	seen       []float64 // seconds until a survivor called the node dead
+	disk       []float64 // of each kill the longest fdatasync of a file beside the nodes', in seconds
 	failed     failures
 }
 
@@ -98,11 +99,24 @@ func (t *killTest) one(ctx context.Context, n int) error {
 		}
 	}
 	var killed time.Time
-	res, err := t.during(ctx, t.through(victim), killAfter, func() (err error) {
-		by, err = t.cluster.led(ctx, witness) // as it is now
-		killed = t.kill(victim)
-		return err
-	})
+	var res *bench.Result
+	var disk float64
+	loaded, done := context.WithCancel(ctx)
+	err = together(
+		func() (err error) {
+			defer done()
+			res, err = t.during(ctx, t.through(victim), killAfter, func() (err error) {
+				by, err = t.cluster.led(ctx, witness) // as it is now
+				killed = t.kill(victim)
+				return err
+			})
+			return err
+		},
+		func() (err error) {
+			disk, err = watchDisk(loaded, t.lab.dir)
+			return err
+		},
+	)
 	if err != nil {
 		return err
 	}
@@ -118,9 +132,9 @@ func (t *killTest) one(ctx context.Context, n int) error {
 			worst = g.Gap
 		}
 	}
-	t.say("node %d killed, which led %d shards: longest gap %.2f s, of others %.2f s, from %+.2f s on, the kill being at 0; %s",
-		victim+1, len(led), percentile(led, 1), worst.Seconds, worst.From-killAfter.Seconds(), summary(res))
-	t.led, t.other = append(t.led, led...), append(t.other, other...)
+	t.say("node %d killed, which led %d shards: longest gap %.2f s, of others %.2f s, from %+.2f s on, the kill being at 0, longest fdatasync beside them %.2f s; %s",
+		victim+1, len(led), percentile(led, 1), worst.Seconds, worst.From-killAfter.Seconds(), disk, summary(res))
+	t.led, t.other, t.disk = append(t.led, led...), append(t.other, other...), append(t.disk, disk)
 	t.failed.add(res)
 	t.deaths(victim, killed)
 	if err := t.startNode(victim); err != nil {
@@ -165,6 +179,7 @@ func (t *killTest) figures(kills int) []figure {
 		{Name: "gap of other shards, longest", Value: percentile(t.other, 1), Unit: "s", Goal: 1, Most: true, Note: fmt.Sprintf("%d gaps", len(t.other))},
 		{Name: "gap of other shards, p99", Value: percentile(t.other, 0.99), Unit: "s"},
 		{Name: "gap of a shard when no node is killed, longest", Value: percentile(t.quiet, 1), Unit: "s", Note: fmt.Sprintf("%d gaps, in as long a time each", len(t.quiet))},
+		{Name: "fdatasync of another file on their disk, longest", Value: percentile(t.disk, 1), Unit: "s", Note: "8 KiB, five times a second"},
 		{Name: "survivors call it dead after, p50", Value: percentile(t.seen, 0.5), Unit: "s", Note: fmt.Sprintf("%d of %d did", len(t.seen), kills*(len(t.nodes)-1))},
 		{Name: "survivors call it dead after, p99", Value: percentile(t.seen, 0.99), Unit: "s"},
 	}

@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/covey-mail/covey/bench"
 )
@@ -69,28 +64,4 @@ func latencyFigures(res *bench.Result, before, after []float64) []figure {
 		{Name: "end of DATA to 250, p99.9", Value: res.Accept.P999, Unit: "ms"},
 		{Name: "whole message from its planned start, p99", Value: res.Latency.P99, Unit: "ms", Note: "three round trips more"},
 	}
-}
-
-// syncedWrites appends 8 KiB to a file and syncs it, n times, and returns how many
-// milliseconds each took.
-func syncedWrites(dir string, n int) (took []float64, err error) {
-	name := filepath.Join(dir, "appended")
-	f, err := os.Create(name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close(), os.Remove(name)) }()
-	block := make([]byte, messageSize)
-	for i := range n {
-		block[i%len(block)]++ // no two are the same
-		began := time.Now()
-		if _, err := f.WriteAt(block, int64(i)*messageSize); err != nil {
-			return nil, err
-		}
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
-			return nil, err
-		}
-		took = append(took, float64(time.Since(began))/float64(time.Millisecond))
-	}
-	return took, nil
 }

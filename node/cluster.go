@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -133,7 +134,7 @@ func (n *Node) startGossip(context.Context) error {
 	}
 	g, err := membership.Start(cfg)
 	if err != nil {
-		return err
+		return fmt.Errorf("[listen] %w%s", err, listenHint(err))
 	}
 	n.links.gossip.Store(g)
 	return nil

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/covey-mail/covey"
@@ -15,6 +16,21 @@ const (
 	Removed                 // gets nothing
 	Leader                  // is handed the leadership by the group's leader
 )
+
+// String returns what messages call the role.
+func (r Role) String() string {
+	switch r {
+	case Voter:
+		return "voter"
+	case Learner:
+		return "learner"
+	case Removed:
+		return "removed"
+	case Leader:
+		return "leader"
+	}
+	return fmt.Sprintf("role %d", uint8(r))
+}
 
 // A Change gives a node a role.
 type Change struct {

@@ -228,7 +228,7 @@ func (l *loop) applyChange(g *group, e *raftpb.Entry) {
 	l.gather.records.ConfState(g.id, g.conf, g.confIndex)
 	l.gather.sync = true
 	g.publishMembers()
-	g.out.Info("members", "conf", g.conf.String(), "index", g.confIndex)
+	g.out.Info("members", "voters", nodeIDs(g.conf.GetVoters()), "learners", nodeIDs(g.conf.GetLearners()), "leaving", nodeIDs(g.conf.GetVotersOutgoing()), "index", g.confIndex)
 	if c := g.change; c != nil {
 		c.applied = c.applied || c.matches(cc)
 		if c.applied && len(g.conf.GetVotersOutgoing()) == 0 {

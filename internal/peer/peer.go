@@ -66,14 +66,15 @@ func (p *peer) down(l *link, since time.Time, why error) {
 }
 
 // log says that a link broke, or that one could not be made, the latter once in a
-// row of failures.
+// row of failures, of which the first counts for nothing: the other end may have
+// joined, or started, that moment.
 func (p *peer) log(c class, since time.Time, why error, failures int) {
 	log := p.n.cfg.Logger.With("peer", p.id, "class", c.String(), "err", clip(why.Error()))
 	switch {
 	case p.n.ctx.Err() != nil: // we are closing
 	case !since.IsZero():
 		log.Warn("link down", "after", time.Since(since).Round(time.Millisecond))
-	case failures == 0:
+	case failures == 1:
 		log.Warn("link cannot be made, trying on")
 	default:
 		log.Debug("link cannot be made", "failures", failures+1)

@@ -42,7 +42,7 @@ func (n *Node) secretFile() string {
 	return n.folder.path("cluster.secret")
 }
 
-// openSecrets reads the cluster's secret, or makes one for a node that joins
+// openSecrets reads the cluster's secret, or makes one for a new node that joins
 // nobody.
 func (n *Node) openSecrets() error {
 	path := n.secretFile()
@@ -53,6 +53,8 @@ func (n *Node) openSecrets() error {
 		return err
 	case len(n.cfg.Cluster.Join) > 0 || n.cfg.Cluster.SecretFile != "":
 		return covey.Errorf(covey.Invalid, "there is no secret in %s: copy it from a node of the cluster (DIR/cluster.secret), or make one for a new cluster with `covey secret new %s`, the same file on every node", path, path)
+	case n.folder.stamp().Count > 0: // it has run with one, which was elsewhere or is lost
+		return covey.Errorf(covey.Invalid, "the secret of cluster %s, which this node is in, is not in %s: name its file with --secret-file or [cluster] secret_file, or copy it from another node; if there is no other node, make one with `covey secret new %s`", n.folder.self.Cluster, path, path)
 	default:
 		s, err := peer.NewSecret(rand.Reader)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -105,6 +106,28 @@ func TestRotateNeedsTheFile(t *testing.T) {
 	if got := n.secrets.all(); !slices.Equal(got, was) {
 		t.Errorf("in use are %v, want %v", fingerprints(got), fingerprints(was))
 	}
+}
+
+// A node that has run makes no other secret when its own is not where it looks: it
+// would find nobody with it.
+func TestNoSecondSecret(t *testing.T) {
+	cfg := config(t.TempDir())
+	n := run(t, cfg)
+	waitUntil(t, "the disk has a stamp", func() bool { return n.directory.Nodes()[0].Stamp.Count > 0 })
+	if err := n.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(n.secretFile(), n.secretFile()+".elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := StartOn(t.Context(), cfg, realSystem()); !errors.Is(err, covey.Invalid) || !strings.Contains(err.Error(), "--secret-file") {
+		t.Errorf("start: %v, want Invalid, and what to do", err)
+	}
+	if _, err := os.Stat(n.secretFile()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v, want it not made", n.secretFile(), err)
+	}
+	cfg.Cluster.SecretFile = n.secretFile() + ".elsewhere"
+	run(t, cfg)
 }
 
 func FuzzDecodeSecrets(f *testing.F) {

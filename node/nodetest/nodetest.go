@@ -14,6 +14,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -204,6 +205,11 @@ func (c *Cluster) freeAddr() string {
 		if l, err := net.Listen("tcp", addr); err == nil {
 			_ = l.Close() // nobody has connected
 			taken[addr] = true
+			c.t.Cleanup(func() {
+				takenMu.Lock()
+				defer takenMu.Unlock()
+				delete(taken, addr)
+			})
 			return addr
 		}
 	}
@@ -375,14 +381,20 @@ func (n *Node) PeerAddr() string { return n.Config.Listen.Peer[0] }
 // Logged reports whether the node has logged a text, in any of its lives.
 func (n *Node) Logged(text string) bool { return strings.Contains(n.log.String(), text) }
 
-// Call runs an operation on a node; it must succeed.
+// Call runs an operation on a node; it must succeed, though not at once: nobody may
+// lead the directory for longer than a busy machine lets a node wait.
 func Call[Resp any](t testing.TB, n *Node, op string, req any) Resp {
 	t.Helper()
-	resp, err := Try[Resp](t.Context(), n, op, req)
-	if err != nil {
-		t.Fatalf("%s on node %d: %v", op, n.number, err)
+	for end := time.Now().Add(patience); ; {
+		resp, err := Try[Resp](t.Context(), n, op, req)
+		if err == nil {
+			return resp
+		}
+		if !errors.Is(err, covey.Unavailable) || time.Now().After(end) {
+			t.Fatalf("%s on node %d: %v", op, n.number, err)
+		}
+		<-time.After(20 * time.Millisecond)
 	}
-	return resp
 }
 
 // Try runs an operation on a node.

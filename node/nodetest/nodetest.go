@@ -4,8 +4,8 @@
 // loopback. Gossip goes over a simulated network and the links over wires that can
 // be cut, so that nodes are parted without privileges; clients reach every node at
 // any time. Killing a node breaks its connections where they are, as the end of
-// its process would. What it has written stays: that a machine's crash loses what
-// was not synced is tested with real processes and disks.
+// its process would, and what it has written stays. Where Options say so, its log
+// lies on a simulated disk, and a power cut loses what was not synced.
 package nodetest
 
 import (
@@ -47,6 +47,9 @@ type Options struct {
 	Shards   int // 4
 	Replicas int // 3
 
+	// PowerCuts makes Node.CutPower possible.
+	PowerCuts bool
+
 	// Configure changes the configuration of each node that is made. nil: nobody
 	// wants to.
 	Configure func(*node.Config)
@@ -78,6 +81,7 @@ type Node struct {
 	number  int
 	ip      string // of gossip
 	host    *membershiptest.Host
+	disk    *disk // nil: the real one
 	log     journal
 
 	mu   sync.Mutex   // guards what follows
@@ -174,6 +178,13 @@ func (c *Cluster) Node() *Node {
 	cfg.Logger = slog.New(slog.NewTextHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	for _, other := range c.nodes {
 		cfg.Cluster.Join = append(cfg.Cluster.Join, other.PeerAddr())
+	}
+	if c.opts.PowerCuts {
+		cfg.Limits.SegmentSize = 1 << 20 // it is all in memory
+		var err error
+		if n.disk, err = newDisk(dir); err != nil {
+			c.t.Fatal(err)
+		}
 	}
 	if c.opts.Configure != nil {
 		c.opts.Configure(&cfg)
@@ -310,6 +321,9 @@ func (n *Node) TryStart(ctx context.Context) error {
 			return n.host
 		},
 	}
+	if n.disk != nil {
+		sys.FS = n.disk
+	}
 	started, err := node.StartOn(ctx, n.Config, sys)
 	if err != nil {
 		return err
@@ -355,6 +369,15 @@ func (n *Node) Kill() {
 		n.host.Kill()
 		r.Kill()
 	}
+}
+
+// CutPower ends the node as a power cut would: it is killed, and what it had not
+// synced is there in whole, in part or not at all, as the seed has it
+// (durabletest.Disk.Crash).
+func (n *Node) CutPower(seed uint64) {
+	n.disk.forgetful.StopAfter(0)
+	n.Kill()
+	n.disk.forgetful.Crash(seed)
 }
 
 // Wipe removes all that the node, which does not run, has on its disk.

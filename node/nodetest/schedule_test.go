@@ -24,7 +24,7 @@ type schedule struct {
 
 // Nothing that was acknowledged is lost, nothing is there twice, and what clients see
 // of an account has an order, whatever becomes of the nodes: they are killed, stopped,
-// parted and come back, one or several at a time.
+// parted, lose their power and come back, one or several at a time.
 func TestSchedules(t *testing.T) {
 	seeds := []uint64{1, 2}
 	switch {
@@ -48,7 +48,7 @@ func TestSchedules(t *testing.T) {
 			if s%5 == 0 {
 				replicas = 1
 			}
-			c := Started(t, 3+int(s%2), Options{Replicas: replicas, Shards: 3})
+			c := Started(t, 3+int(s%2), Options{Replicas: replicas, Shards: 3, PowerCuts: true})
 			run := schedule{c, t, rand.New(rand.NewPCG(s, 0))}
 			histories := c.Histories(2)
 			load := c.Load(c.Nodes()...)
@@ -72,7 +72,7 @@ func TestSchedules(t *testing.T) {
 func (s schedule) step() {
 	nodes := s.Nodes()
 	n := nodes[s.rand.IntN(len(nodes))]
-	what := []string{"kill", "kill", "stop", "split", "unplug", "heal"}[s.rand.IntN(6)]
+	what := []string{"kill", "power", "power", "blackout", "stop", "split", "unplug", "heal"}[s.rand.IntN(8)]
 	if !n.Running() {
 		what = "start"
 	}
@@ -80,6 +80,12 @@ func (s schedule) step() {
 	switch what {
 	case "kill":
 		n.Kill()
+	case "power":
+		n.CutPower(s.rand.Uint64())
+	case "blackout":
+		for _, n := range nodes {
+			n.CutPower(s.rand.Uint64())
+		}
 	case "stop":
 		n.Stop()
 	case "split":

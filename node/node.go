@@ -225,7 +225,7 @@ func (n *Node) openDirectory() error {
 	if err := n.add(covey.DirectoryShard, st, n.founders()); err != nil {
 		return err
 	}
-	n.directory, err = directory.New(directory.ServiceConfig{State: st, Proposer: patient{n.host}, Logger: n.cfg.Logger})
+	n.directory, err = directory.New(directory.ServiceConfig{State: st, Proposer: patient{n.host, n.table.Leader}, Logger: n.cfg.Logger})
 	if err == nil {
 		n.links.directory.Store(n.directory)
 	}

@@ -16,9 +16,12 @@ type proposer interface {
 	ReadIndex(ctx context.Context, id covey.ShardID) error
 }
 
-// patient proposes again what surely was not done because nobody led just then: an
+// patient tries again what surely was not done because nobody led just then: an
 // operator, or a log-in, should not notice a hand-over of the directory.
-type patient struct{ proposer }
+type patient struct {
+	proposer
+	leader func(context.Context, covey.ShardID) (covey.NodeID, error) // as of route.Table
+}
 
 // Propose implements directory.Proposer.
 func (p patient) Propose(ctx context.Context, id covey.ShardID, cmd []byte) (any, error) {
@@ -32,6 +35,26 @@ func (p patient) Propose(ctx context.Context, id covey.ShardID, cmd []byte) (any
 		case <-time.After(again):
 		case <-ctx.Done():
 			return nil, err
+		}
+	}
+}
+
+// ReadIndex implements directory.Proposer. Log-ins are many and wait for no leader
+// that has been missing for long.
+func (p patient) ReadIndex(ctx context.Context, id covey.ShardID) error {
+	const again = 10 * time.Millisecond // the group may know later than the table
+	for end := time.Now().Add(route.Patience); ; {
+		err := p.proposer.ReadIndex(ctx, id)
+		if !errors.Is(err, replica.ErrNotLeading) || time.Now().After(end) {
+			return err
+		}
+		if _, none := p.leader(ctx, id); none != nil {
+			return err
+		}
+		select {
+		case <-time.After(again):
+		case <-ctx.Done():
+			return err
 		}
 	}
 }

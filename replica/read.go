@@ -108,7 +108,7 @@ func (g *group) startRead(now uint64) {
 		return
 	case g.lead == 0:
 		for _, r := range g.reads.next {
-			r.done <- g.refuse(refusedNoLeader, "no leader")
+			r.done <- g.refuseToLead(refusedNoLeader, "no leader")
 		}
 		g.reads.next = nil
 		return

@@ -12,8 +12,7 @@ import (
 
 // A disk is what a node stands on whose power may be cut: its log, and who it is,
 // lie in memory and lose what was not synced. All else is real, the databases with
-// it, and keeps everything, which a power cut may leave too: a database is never
-// ahead of the log.
+// it, and keeps everything, which a power cut may leave too.
 type disk struct {
 	dir       string
 	forgetful *durabletest.Disk

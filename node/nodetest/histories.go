@@ -54,7 +54,7 @@ func (c *Cluster) Histories(accounts int) (all []*History) {
 	hash := saltedHash("secret")
 	for i := range accounts {
 		h := &History{c: c, user: fmt.Sprintf("h%d@example.org", i)}
-		Call[admin.User](c.t, c.nodes[0], admin.UserAdd, admin.UserRequest{Address: h.user, Hash: &hash})
+		c.addUser(admin.UserRequest{Address: h.user, Hash: &hash})
 		c.WaitFor("there is a mailbox", func() bool {
 			return h.with(c.nodes[0], func(d *Dialogue) error {
 				_, err := d.IMAP("CREATE " + boxes[1])

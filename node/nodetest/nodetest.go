@@ -267,8 +267,22 @@ func (c *Cluster) AddUsers() {
 	Call[admin.Done](c.t, n, admin.DomainAdd, admin.Name{Name: "example.org"})
 	hash := saltedHash("secret")
 	for _, u := range Users() {
-		Call[admin.User](c.t, n, admin.UserAdd, admin.UserRequest{Address: u, Hash: &hash})
+		c.addUser(admin.UserRequest{Address: u, Hash: &hash})
 	}
+}
+
+// addUser makes an account through the first node, once somebody leads the
+// directory: while the nodes of many clusters start that may take longer than a node
+// waits.
+func (c *Cluster) addUser(req admin.UserRequest) {
+	c.t.Helper()
+	c.WaitFor("there is an account "+req.Address, func() bool {
+		_, err := Try[admin.User](c.t.Context(), c.nodes[0], admin.UserAdd, req)
+		if err != nil && !errors.Is(err, covey.Unavailable) {
+			c.t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 // Split parts the nodes into sides that do not reach each other; a node that is in
@@ -380,7 +394,7 @@ func (n *Node) Kill() {
 
 // CutPower ends the node as a power cut would: it is killed, and what it had not
 // synced is there in whole, in part or not at all, as the seed has it
-// (durabletest.Disk.Crash).
+// (durabletest.Disk.Crash). Only where Options.PowerCuts is set.
 func (n *Node) CutPower(seed uint64) {
 	n.disk.forgetful.StopAfter(0)
 	n.Kill()
@@ -390,7 +404,11 @@ func (n *Node) CutPower(seed uint64) {
 // Wipe removes all that the node, which does not run, has on its disk.
 func (n *Node) Wipe() {
 	n.cluster.t.Helper()
-	if err := os.RemoveAll(n.Config.Node.Data); err != nil {
+	err := os.RemoveAll(n.Config.Node.Data)
+	if err == nil && n.disk != nil {
+		n.disk, err = newDisk(n.Config.Node.Data)
+	}
+	if err != nil {
 		n.cluster.t.Fatal(err)
 	}
 }
@@ -411,20 +429,14 @@ func (n *Node) PeerAddr() string { return n.Config.Listen.Peer[0] }
 // Logged reports whether the node has logged a text, in any of its lives.
 func (n *Node) Logged(text string) bool { return strings.Contains(n.log.String(), text) }
 
-// Call runs an operation on a node; it must succeed, though not at once: nobody may
-// lead the directory for longer than a busy machine lets a node wait.
+// Call runs an operation on a node; it must succeed.
 func Call[Resp any](t testing.TB, n *Node, op string, req any) Resp {
 	t.Helper()
-	for end := time.Now().Add(patience); ; {
-		resp, err := Try[Resp](t.Context(), n, op, req)
-		if err == nil {
-			return resp
-		}
-		if !errors.Is(err, covey.Unavailable) || time.Now().After(end) {
-			t.Fatalf("%s on node %d: %v", op, n.number, err)
-		}
-		<-time.After(20 * time.Millisecond)
+	resp, err := Try[Resp](t.Context(), n, op, req)
+	if err != nil {
+		t.Fatalf("%s on node %d: %v", op, n.number, err)
 	}
+	return resp
 }
 
 // Try runs an operation on a node.

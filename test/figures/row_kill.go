@@ -98,32 +98,14 @@ func (t *killTest) one(ctx context.Context, n int) error {
 			victim = i
 		}
 	}
-	var killed time.Time
-	var res *bench.Result
-	var disk float64
-	loaded, done := context.WithCancel(ctx)
-	err = together(
-		func() (err error) {
-			defer done()
-			res, err = t.during(ctx, t.through(victim), killAfter, func() (err error) {
-				by, err = t.cluster.led(ctx, witness) // as it is now
-				killed = t.kill(victim)
-				return err
-			})
-			return err
-		},
-		func() (err error) {
-			disk, err = watchDisk(loaded, t.lab.dir)
-			return err
-		},
-	)
+	s, err := t.strike(ctx, witness, victim)
 	if err != nil {
 		return err
 	}
 	var led, other []float64
 	var worst bench.Gap // of others
-	for _, g := range res.Groups {
-		if slices.Contains(by[victim], g.Label) {
+	for _, g := range s.res.Groups {
+		if slices.Contains(s.led, g.Label) {
 			led = append(led, g.Gap.Seconds)
 			continue
 		}
@@ -133,14 +115,46 @@ func (t *killTest) one(ctx context.Context, n int) error {
 		}
 	}
 	t.say("node %d killed, which led %d shards: longest gap %.2f s, of others %.2f s, from %+.2f s on, the kill being at 0, longest fdatasync beside them %.2f s; %s",
-		victim+1, len(led), percentile(led, 1), worst.Seconds, worst.From-killAfter.Seconds(), disk, summary(res))
-	t.led, t.other, t.disk = append(t.led, led...), append(t.other, other...), append(t.disk, disk)
-	t.failed.add(res)
-	t.deaths(victim, killed)
+		victim+1, len(led), percentile(led, 1), worst.Seconds, worst.From-killAfter.Seconds(), s.disk, summary(s.res))
+	t.led, t.other, t.disk = append(t.led, led...), append(t.other, other...), append(t.disk, s.disk)
+	t.failed.add(s.res)
+	t.deaths(victim, s.at)
 	if err := t.startNode(victim); err != nil {
 		return err
 	}
 	return t.settle(ctx)
+}
+
+// A strike is a kill under load.
+type strike struct {
+	res  *bench.Result
+	at   time.Time
+	led  []string // shards that the victim led
+	disk float64  // the longest fdatasync of a file beside the nodes', in seconds
+}
+
+// strike kills the victim under load, and watches the disk meanwhile.
+func (t *killTest) strike(ctx context.Context, witness, victim int) (s strike, err error) {
+	loaded, done := context.WithCancel(ctx)
+	err = together(
+		func() (err error) {
+			defer done()
+			s.res, err = t.during(ctx, t.through(victim), killAfter, func() error {
+				by, err := t.cluster.led(ctx, witness) // as it is now
+				if err != nil {
+					return err
+				}
+				s.led, s.at = by[victim], t.kill(victim)
+				return nil
+			})
+			return err
+		},
+		func() (err error) {
+			s.disk, err = watchDisk(loaded, t.lab.dir)
+			return err
+		},
+	)
+	return s, err
 }
 
 // deaths notes when the survivors saw the node dead, as they say in their logs.

@@ -212,8 +212,8 @@ func (l *loop) process(g *group, rd raft.Ready) {
 	}
 }
 
-// name is how a log line calls a node, 0 being none.
-func name(id covey.NodeID) string {
+// nodeName is how a log line calls a node, 0 being none.
+func nodeName(id covey.NodeID) string {
 	if id == 0 {
 		return "none"
 	}
@@ -225,7 +225,7 @@ func (l *loop) led(g *group, s *raft.SoftState) {
 	lead, leads := covey.NodeID(s.Lead), s.RaftState == raft.StateLeader
 	if lead != g.lead {
 		l.h.metrics.leaderChanges.Inc()
-		g.out.Info("leader", "leader", name(lead), "term", g.term)
+		g.out.Info("leader", "leader", nodeName(lead), "term", g.term)
 	}
 	if leads && !g.leads {
 		g.termStart = 0

@@ -238,13 +238,6 @@ func Started(t testing.TB, nodes int, opts Options) *Cluster {
 	}
 	c.AddUsers()
 	c.Settle()
-	if c.opts.Shards >= nodes {
-		// What is settled among some may be before a node is given its first shard.
-		c.WaitFor("every node leads", func() bool {
-			return !slices.ContainsFunc(c.nodes[0].Status().Peers, func(p admin.Peer) bool { return p.Leads == 0 })
-		})
-		c.Settle()
-	}
 	return c
 }
 

@@ -48,17 +48,22 @@ func within(d time.Duration) time.Duration {
 }
 
 // leaderOf returns the running node that leads a user's shard, and the others that
-// run.
+// run, once all of them believe so: those that had no part in a hand-over hear of it
+// by gossip.
 func leaderOf(t *testing.T, c *Cluster, user string) (leader *Node, others []*Node) {
 	t.Helper()
 	up := slices.DeleteFunc(c.Nodes(), func(n *Node) bool { return !n.Running() })
-	c.WaitFor("somebody leads the shard of "+user, func() bool {
-		name := Call[admin.User](t, up[0], admin.UserShow, admin.Name{Name: user}).Leader
-		i := slices.IndexFunc(up, func(n *Node) bool { return n.Name() == name })
-		if i >= 0 {
-			leader, others = up[i], slices.Delete(slices.Clone(up), i, i+1)
+	c.WaitFor("all know who leads the shard of "+user, func() bool {
+		var names []string
+		for _, n := range up {
+			names = append(names, Call[admin.User](t, n, admin.UserShow, admin.Name{Name: user}).Leader)
 		}
-		return i >= 0
+		i := slices.IndexFunc(up, func(n *Node) bool { return n.Name() == names[0] })
+		if i < 0 || len(slices.Compact(names)) > 1 {
+			return false
+		}
+		leader, others = up[i], slices.Delete(slices.Clone(up), i, i+1)
+		return true
 	})
 	return leader, others
 }

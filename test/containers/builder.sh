@@ -8,6 +8,8 @@ set -eu
 name=${1:?usage: builder.sh IMAGE}
 goroot=$(go env GOROOT)
 gomod=$(go env GOMODCACHE)
+# All modules, for the image downloads none; run from within the repository.
+go mod download
 # What the shell and mkdir are linked to.
 libs=$(ldd "$(readlink -f /bin/sh)" "$(command -v mkdir)" | grep -o '/[^ )]*' | grep -v ':$' | sort -u)
 tar -C / -chf - --transform "s,^${goroot#/},usr/local/go," --transform "s,^${gomod#/},go/pkg/mod," \

@@ -45,7 +45,8 @@ func engine(t *testing.T, in string, args ...string) (string, error) {
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, errs.String())
+		// A build tells on its output what went wrong.
+		err = fmt.Errorf("%s: %w\n%s%s", strings.Join(args, " "), err, out[max(0, len(out)-4<<10):], errs.String())
 	}
 	return string(out), err
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/covey-mail/covey/internal/sockio"
 )
 
 // Buffers of a connection. What is written leaves at a flush, so that an 8 KiB
@@ -67,7 +69,10 @@ func (t *target) connect(ctx context.Context, timeout time.Duration) (n net.Conn
 			break
 		}
 	}
-	return n, addr, err
+	if err != nil {
+		return nil, addr, err
+	}
+	return sockio.Wrap(n), addr, nil
 }
 
 // dial opens a connection, with TLS from the start if cfg says so. The operation

@@ -51,7 +51,9 @@ func (n *Net) Serve(l net.Listener) error {
 func (n *Net) accept(c *serve.Conn) {
 	// Below the limits of package serve: ours differ with what a connection is for.
 	sock := &socket{Conn: c.Conn, closer: c, metrics: n.cfg.Metrics}
-	if t, ok := c.Conn.(*net.TCPConn); ok {
+	if t, ok := c.Conn.(interface {
+		SetKeepAliveConfig(net.KeepAliveConfig) error
+	}); ok { // TCP
 		_ = t.SetKeepAliveConfig(keepAlive) // pings find dead peers without it
 	}
 	from := block(sock.remoteAddr())

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,7 +11,7 @@ import (
 // tune has the kernel give up on a link's peer that acknowledges nothing.
 // Whatever fails here, pings do the same a little later.
 func tune(c net.Conn, silence time.Duration) {
-	t, ok := c.(*net.TCPConn)
+	t, ok := c.(syscall.Conn)
 	if !ok {
 		return
 	}

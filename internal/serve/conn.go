@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/covey-mail/covey/internal/sockio"
 )
 
 // Limits bound how long a connection may be held. A zero field takes the
@@ -123,7 +125,18 @@ func (d *deadline) put(set func(time.Time) error) error {
 	return set(d.set)
 }
 
+// ask notes a caller's deadline, and has the connection below end a call under way
+// in time for it.
+func (d *deadline) ask(t time.Time, set func(time.Time) error) error {
+	d.asked = t
+	if d.by.IsZero() || d.lenient(time.Now()) { // the first call sets it
+		return nil
+	}
+	return d.put(set)
+}
+
 func newConn(l *Listener, c net.Conn) *Conn {
+	c = sockio.Wrap(c)
 	conn := &Conn{Conn: c, l: l, remote: remoteAddr(c), born: time.Now(), limits: l.cfg.Limits}
 	if sc, ok := c.(syscall.Conn); ok {
 		conn.raw, _ = sc.SyscallConn() // nil if it failed: the connection is closed
@@ -359,11 +372,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.read.asked = t
-	if c.read.by.IsZero() { // the first Read sets it
-		return nil
-	}
-	return c.read.put(c.Conn.SetReadDeadline)
+	return c.read.ask(t, c.Conn.SetReadDeadline)
 }
 
 // SetWriteDeadline implements net.Conn: it can make a Write end before its
@@ -371,11 +380,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.write.asked = t
-	if c.write.by.IsZero() {
-		return nil
-	}
-	return c.write.put(c.Conn.SetWriteDeadline)
+	return c.write.ask(t, c.Conn.SetWriteDeadline)
 }
 
 // Close closes the connection and gives its slot back. It may be called by

@@ -402,6 +402,9 @@ func TestDeadlinesAreMovedSeldom(t *testing.T) {
 		const calls = 120
 		block := make([]byte, 1)
 		for range calls {
+			if err := c.SetDeadline(time.Now().Add(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
 			if _, err := c.Write(block); err != nil {
 				t.Fatal(err)
 			}

@@ -22,6 +22,9 @@ const homeTime = 5 * time.Second
 
 // Home implements handoff.Homes.
 func (h homes) Home(ctx context.Context, service string, l handoff.Login) (net.Conn, error) {
+	if leader, _ := h.n.table.Known(l.Shard); leader == h.n.folder.id {
+		return nil, nil // nothing to wait for
+	}
 	ctx, cancel := context.WithTimeout(ctx, homeTime)
 	defer cancel()
 	leader, err := h.n.table.Leader(ctx, l.Shard)

@@ -21,16 +21,15 @@ func (s *session) authorization(ctx context.Context, verb, arg string) error {
 	if !s.secure() {
 		return fault("log in over TLS only")
 	}
+	if verb == "USER" {
+		return s.setUser(arg)
+	}
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
-	switch verb {
-	case "USER":
-		return s.setUser(arg)
-	case "PASS":
+	if verb == "PASS" {
 		return s.pass(ctx, arg)
-	default:
-		return s.auth(ctx, arg)
 	}
+	return s.auth(ctx, arg)
 }
 
 func (s *session) canSTLS() bool { return s.srv.cfg.TLS != nil && !s.tls }

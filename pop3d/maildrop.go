@@ -88,6 +88,8 @@ func (d *maildrop) octets(ctx context.Context) (int64, error) {
 	if d.marked == 0 {
 		return left, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
 	err := d.view.Messages(ctx, storage.Query{UIDs: d.markedUIDs()}, func(m *storage.Message) error {
 		left -= m.Size
 		return nil
@@ -163,6 +165,8 @@ func (d *maildrop) remove(ctx context.Context) error {
 	if d.marked == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
 	_, err := d.view.Remove(ctx, d.markedUIDs())
 	return err
 }

@@ -45,8 +45,6 @@ func (s *session) transaction(ctx context.Context, verb, arg string) error {
 func (d *maildrop) left() uint32 { return d.view.Len() - d.marked }
 
 func (s *session) stat(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTime)
-	defer cancel()
 	octets, err := s.drop.octets(ctx)
 	if err != nil {
 		return err
@@ -186,8 +184,6 @@ func (s *session) quit(ctx context.Context, arg string) error {
 		return fault("QUIT takes no argument")
 	}
 	if s.drop != nil {
-		ctx, cancel := context.WithTimeout(ctx, commandTime)
-		defer cancel()
 		if err := s.drop.remove(ctx); err != nil && !mutant.Is(mutant.EarlyQuit) {
 			s.log.Warn("messages not removed", "marked", s.drop.marked, "err", err)
 			return &refusal{code: "SYS/TEMP", text: "some deleted messages not removed", end: true}

@@ -25,7 +25,16 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bytes.TrimRight(line, "\r\n"), nil
+	return withoutEnd(line), nil
+}
+
+// withoutEnd returns a line without its line end. What a line costs the generator
+// comes off what the server has left, and bytes.TrimRight makes a set of its cut.
+func withoutEnd(line []byte) []byte {
+	for len(line) > 0 && (line[len(line)-1] == '\n' || line[len(line)-1] == '\r') {
+		line = line[:len(line)-1]
+	}
+	return line
 }
 
 // An smtpReply is a reply of SMTP or LMTP.
@@ -101,7 +110,7 @@ func readPOP3Body(r *bufio.Reader, keep *[]byte) (size int64, err error) {
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return size, err
 		}
-		if start && whole && len(bytes.TrimRight(line, "\r\n")) == 1 && line[0] == '.' {
+		if start && whole && line[0] == '.' && len(withoutEnd(line)) == 1 {
 			return size, nil
 		}
 		size += int64(len(line))
@@ -152,9 +161,8 @@ func (ir *imapReader) line() (n int64, more bool, err error) {
 			return 0, false, err
 		}
 	}
-	ir.text = bytes.TrimRight(ir.text, "\r\n")
-	// What was there before the line ends with a line end of its own literal.
-	ir.text = ir.text[:max(len(ir.text), from)]
+	// What was there before the line may end with a line end of its own literal.
+	ir.text = ir.text[:from+len(withoutEnd(ir.text[from:]))]
 	return literalLength(ir.text[from:])
 }
 
@@ -196,6 +204,6 @@ func (ir *imapReader) skip(n int64) error {
 		}
 		n -= k
 	}
-	_, err := io.CopyN(io.Discard, ir.r, n)
+	_, err := ir.r.Discard(int(n)) // maxBodyBytes fits
 	return err
 }

@@ -2,7 +2,9 @@ package imapd
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -122,5 +124,17 @@ func TestRanges(t *testing.T) {
 	}
 	if d := cmp.Diff(ranges(1, 3, 5, 5, 8, 10), all); d != "" {
 		t.Errorf("the argument was changed: %s", d)
+	}
+}
+
+// appendDateTime writes what package time would.
+func TestDateTime(t *testing.T) {
+	zones := []*time.Location{time.UTC, time.FixedZone("", 5*3600+45*60), time.FixedZone("", -9*3600-30*60), time.FixedZone("", -59), time.FixedZone("", 14*3600)}
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range 20_000 {
+		when := time.Unix(random.Int64N(300<<30)-65<<30, 0).In(zones[i%len(zones)])
+		if got, want := string(appendDateTime(nil, when)), when.Format(dateTimeLayout); got != want {
+			t.Fatalf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -195,7 +195,7 @@ func (f *fetcher) attributes(m *storage.Message, marked bool) {
 	}
 	if f.q.date {
 		f.item("INTERNALDATE")
-		f.out = append(m.Date.AppendFormat(append(f.out, '"'), dateTimeLayout), '"')
+		f.out = append(appendDateTime(append(f.out, '"'), m.Date), '"')
 	}
 	if f.q.size {
 		f.item("RFC822.SIZE")
@@ -206,15 +206,9 @@ func (f *fetcher) attributes(m *storage.Message, marked bool) {
 // contents appends what the summary knows, and the parts.
 func (f *fetcher) contents(m *storage.Message) error {
 	var sum *message.Summary
-	var envelope message.Envelope
 	var err error
 	if f.q.structured() {
 		if sum, err = message.Decode(m.Summary); err != nil {
-			return err
-		}
-		envelope = sum.Header
-	} else if f.q.envelope {
-		if envelope, err = message.DecodeEnvelope(m.Summary); err != nil {
 			return err
 		}
 	}
@@ -223,7 +217,9 @@ func (f *fetcher) contents(m *storage.Message) error {
 	}
 	if f.q.envelope {
 		f.item("ENVELOPE")
-		f.out = envelope.AppendIMAP(f.out)
+		if f.out, err = message.AppendEnvelope(f.out, m.Summary); err != nil {
+			return err
+		}
 	}
 	if f.q.body {
 		f.item("BODY")

@@ -2,6 +2,7 @@ package message
 
 import (
 	"math"
+	"unsafe"
 
 	"github.com/covey-mail/covey/internal/wire"
 )
@@ -22,13 +23,17 @@ func Decode(b []byte) (*Summary, error) {
 	return s, nil
 }
 
-// DecodeEnvelope reads the envelope alone of what Encode wrote; what comes after it
-// may be anything.
-func DecodeEnvelope(b []byte) (Envelope, error) {
-	d := newDecoder(b)
+// AppendEnvelope appends to b the ENVELOPE of what Encode wrote, see
+// Envelope.AppendIMAP. What comes after it in the summary may be anything.
+func AppendEnvelope(b, summary []byte) ([]byte, error) {
+	// Strings are parts of the summary itself: none outlives the call.
+	d := decoder{Reader: wire.NewReader(summary), text: unsafe.String(unsafe.SliceData(summary), len(summary))}
 	var s Summary
 	d.head(&s)
-	return s.Header, d.Err()
+	if d.Err() != nil {
+		return b, d.Err()
+	}
+	return s.Header.AppendIMAP(b), nil
 }
 
 // A span is the octets from start up to end.

@@ -88,20 +88,26 @@ func appendNString(b []byte, s string) []byte {
 // appendString appends a string without control characters: quoted, or as a
 // literal where it has 8-bit characters.
 func appendString(b []byte, s string) []byte {
-	if len(s) > maxQuoted || !isASCII(s) {
-		b = strconv.AppendInt(append(b, '{'), int64(len(s)), 10)
-		return append(append(b, "}\r\n"...), s...)
+	if len(s) > maxQuoted {
+		return appendLiteral(b, s)
 	}
+	start, done := len(b), 0
 	b = append(b, '"')
-	for {
-		i := strings.IndexAny(s, `"\`)
-		if i < 0 {
-			break
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c >= 0x80:
+			return appendLiteral(b[:start], s)
+		case c == '"' || c == '\\':
+			b = append(append(b, s[done:i]...), '\\')
+			done = i
 		}
-		b = append(append(b, s[:i]...), '\\', s[i])
-		s = s[i+1:]
 	}
-	return append(append(b, s...), '"')
+	return append(append(b, s[done:]...), '"')
+}
+
+func appendLiteral(b []byte, s string) []byte {
+	b = strconv.AppendInt(append(b, '{'), int64(len(s)), 10)
+	return append(append(b, "}\r\n"...), s...)
 }
 
 // AppendBodyStructure appends the BODYSTRUCTURE of the message (RFC 9051 section

@@ -79,7 +79,6 @@ func (s *State) removeDomain(c RemoveDomain) (any, error) {
 	}
 	s.viewMu.Lock()
 	delete(s.domains, c.Name)
-	s.cache.Clear() // addresses of the domain may be there as unknown ones
 	s.viewMu.Unlock()
 	return nil, s.db.exec("DELETE FROM domain WHERE id = ?+0", d.id)
 }
@@ -100,11 +99,12 @@ func (s *State) count(name string, accounts, aliases int64) error {
 	return s.db.exec("UPDATE domain SET accounts = ?, aliases = ? WHERE id = ?+0", d.accounts, d.aliases, d.id)
 }
 
-// forget drops an address from the cache, as it is about to change.
-func (s *State) forget(addr covey.Address) {
+// show makes e what readers see under an address of a domain that is there.
+func (s *State) show(addr covey.Address, e entry) {
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
-	s.cache.Delete(addr)
+	s.addresses.put(s.domains[addr.Domain].id, addr.Local, e)
+	s.targets.Delete(addr)
 }
 
 func noDomain(name string) error {
@@ -175,7 +175,7 @@ func (s *State) insertAccount(a NewAccount, d domain, created int64) (AddResult,
 		m.accounts++
 		m.unverified += unverified(a.Hash, a.Verifier)
 	})
-	s.forget(a.Address)
+	s.show(a.Address, entry{anAccount, Account{ID: id, Shard: covey.ShardID(shard), Quota: quota, Created: unixTime(created)}})
 	if err := s.count(a.Address.Domain, 1, 0); err != nil {
 		return AddResult{}, err
 	}
@@ -201,7 +201,7 @@ func (s *State) removeAccount(c RemoveAccount) (any, error) {
 		return noAccount(c.Address), nil
 	}
 	a := is.account
-	s.forget(c.Address)
+	s.show(c.Address, entry{})
 	s.change(func(m *meta) {
 		m.accounts--
 		m.unverified -= unverified(a.Hash, a.Verifier)
@@ -226,7 +226,7 @@ func (s *State) setAccount(c SetAccount) (any, error) {
 		return noAccount(c.Address), nil
 	}
 	a := is.account
-	quota, disabled := a.Quota, a.Disabled
+	was, quota, disabled := a.Quota, a.Quota, a.Disabled
 	if c.Quota != nil {
 		if quota = *c.Quota; quota == DefaultQuota {
 			quota = s.meta.quota
@@ -235,10 +235,10 @@ func (s *State) setAccount(c SetAccount) (any, error) {
 	if c.Disabled != nil {
 		disabled = *c.Disabled
 	}
-	s.forget(c.Address)
-	if quota != a.Quota {
+	is.account.Quota, is.account.Disabled = quota, disabled
+	s.show(c.Address, is.entry())
+	if quota != was {
 		s.requoted = append(s.requoted, a.Account)
-		s.requoted[len(s.requoted)-1].Quota = quota
 	}
 	return nil, s.db.exec("UPDATE account SET quota = ?, disabled = ? WHERE id = ?+0", quota, disabled, int64(a.ID))
 }
@@ -257,7 +257,9 @@ func (s *State) setPassword(c SetPassword) (any, error) {
 }
 
 func (s *State) replacePassword(a Credentials, hash, verifier string) error {
-	s.forget(a.Address)
+	s.viewMu.Lock()
+	s.secrets.Delete(a.ID)
+	s.viewMu.Unlock()
 	s.change(func(m *meta) { m.unverified += unverified(hash, verifier) - unverified(a.Hash, a.Verifier) })
 	return s.db.exec("UPDATE account SET hash = ?, verifier = ? WHERE id = ?+0", hash, verifier, int64(a.ID))
 }
@@ -308,7 +310,7 @@ func (s *State) checkTarget(t covey.Address) (any, error) {
 }
 
 func (s *State) putAlias(c SetAlias, domain int64, isNew bool) error {
-	s.forget(c.Address)
+	s.show(c.Address, entry{kind: anAlias})
 	if isNew {
 		if err := s.count(c.Address.Domain, 0, 1); err != nil {
 			return err
@@ -333,7 +335,7 @@ func (s *State) removeAlias(c RemoveAlias) (any, error) {
 	if is.targets == nil {
 		return noAlias(c.Address), nil
 	}
-	s.forget(c.Address)
+	s.show(c.Address, entry{})
 	if err := s.count(c.Address.Domain, 0, -1); err != nil {
 		return nil, err
 	}

@@ -61,7 +61,31 @@ func (s *State) checkTables(note func(format string, args ...any)) error {
 	if err := s.checkCounts(note); err != nil {
 		return err
 	}
+	if err := s.checkAddresses(note); err != nil {
+		return err
+	}
 	return s.checkCluster(note)
+}
+
+// checkAddresses compares what look-ups read with the database.
+func (s *State) checkAddresses(note func(format string, args ...any)) error {
+	s.viewMu.Lock()
+	whole, young := s.addresses.whole, s.addresses.young.n
+	s.viewMu.Unlock()
+	n := 0
+	err := s.db.eachAddress(func(domain int64, local string, e entry) {
+		n++
+		s.viewMu.Lock()
+		have, known := s.addresses.get(domain, local)
+		s.viewMu.Unlock()
+		if known && have != e {
+			note("address %.64q of domain %d is not in memory as it is on disk", local, domain)
+		}
+	})
+	if whole && n != young {
+		note("there are %d addresses, %d in memory", n, young)
+	}
+	return err
 }
 
 func (s *State) checkAccounts(note func(format string, args ...any)) error {

@@ -5,9 +5,10 @@
 //
 // State is the state machine of Raft group 0: an SQLite database that only
 // applied commands change. Service is what the rest of a node sees: it answers
-// from the local copy, through a bounded cache of rows, and changes things by
-// proposing commands. Every node holds the whole directory, so that checking a
-// recipient or a password asks no other machine.
+// from the local copy, and changes things by proposing commands. Every node holds
+// the whole directory, so that checking a recipient or a password asks no other
+// machine; and all addresses in memory as far as they fit, so that looking for a
+// recipient asks no database either.
 //
 // Addresses are folded to lower case before they become part of a command; the
 // state machine compares octets. An alias leads to one or more addresses of local

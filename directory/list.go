@@ -73,12 +73,12 @@ func (s *Service) Aliases(p Page) ([]Alias, error) {
 		catchAll := covey.Address{Domain: domain}
 		before := len(all)
 		if p.After.Key() != catchAll && after == "" {
-			r, err := s.state.lookup(catchAll)
+			targets, err := s.state.leadsTo(catchAll)
 			if err != nil {
 				return 0, err
 			}
-			if r.targets != nil {
-				all = append(all, Alias{Address: catchAll, Targets: r.targets})
+			if targets != nil {
+				all = append(all, Alias{Address: catchAll, Targets: targets})
 				limit--
 			}
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // reload replaces what is kept in memory by what the database has, for readers all
-// at once, and empties the cache. It follows whatever put another database in
+// at once. It follows whatever put another database in
 // place; tell comes after it, without mu. mu is held.
 func (s *State) reload() error {
 	m, err := s.db.loadMeta()
@@ -27,14 +27,62 @@ func (s *State) reload() error {
 	if err != nil {
 		return err
 	}
+	h := newHot(s.cfg)
+	if err := s.db.loadAddresses(h.addresses, m.accounts); err != nil {
+		return err
+	}
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
-	s.meta, s.domains, s.cluster = m, domains, c
+	s.meta, s.domains, s.cluster, s.hot = m, domains, c, h
 	s.hashes = runhash.History{}
 	s.hashes.Add(m.applied, m.hash)
-	s.cache.Clear()
 	s.changed = everything
 	return nil
+}
+
+// leastEntry is what an account takes in a book at least.
+const leastEntry = 24
+
+// loadAddresses reads all addresses, unless they are too many.
+func (db *database) loadAddresses(a *addresses, accounts int64) error {
+	if accounts > int64(a.limit/leastEntry) {
+		a.forgetAll()
+		return nil
+	}
+	return db.eachAddress(func(domain int64, local string, e entry) {
+		if a.whole {
+			a.put(domain, local, e)
+		}
+	})
+}
+
+// eachAddress calls f for every address that is an account or an alias.
+func (db *database) eachAddress(f func(domain int64, local string, e entry)) error {
+	for _, q := range []string{
+		"SELECT domain, local, id, shard, quota, created, disabled FROM account",
+		"SELECT DISTINCT domain, local, 0 FROM alias",
+	} {
+		err := db.query(q, nil, func(q *sqlite.Stmt) error {
+			f(q.ColumnInt64(0), q.ColumnText(1), scanEntry(q))
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scanEntry reads the entry of a row that eachAddress asked for.
+func scanEntry(q *sqlite.Stmt) entry {
+	id := covey.AccountID(q.ColumnInt64(2))
+	if id == 0 {
+		return entry{kind: anAlias}
+	}
+	return entry{anAccount, Account{
+		ID: id, Shard: covey.ShardID(q.ColumnInt64(3)), Quota: q.ColumnInt64(4),
+		Created: unixTime(q.ColumnInt64(5)), Disabled: q.ColumnBool(6),
+	}}
 }
 
 func unixTime(sec int64) time.Time { return time.Unix(sec, 0).UTC() }

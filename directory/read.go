@@ -61,17 +61,36 @@ func (s *State) readID(id covey.AccountID) (*Credentials, error) {
 	return a, err
 }
 
-// lookup returns what there is under a folded address, from the cache if it is
-// there. What it returns is shared and not to be changed.
-func (s *State) lookup(addr covey.Address) (row, error) {
+// lookup returns what there is under a folded address, from memory if it is there.
+func (s *State) lookup(addr covey.Address) (entry, error) {
 	s.viewMu.Lock()
-	_, local := s.domains[addr.Domain]
-	r, ok := s.cache.Load(addr)
+	e, ok := s.find(addr)
 	s.viewMu.Unlock()
-	if ok || !local {
-		return r, nil
+	if ok {
+		return e, nil
 	}
-	s.mu.Lock() // until the cache has it, so that no command comes between
+	r, err := s.ask(addr)
+	return r.entry(), err
+}
+
+// find returns what there is under a folded address, and false if the database has
+// to be asked. viewMu is held.
+func (s *State) find(addr covey.Address) (entry, bool) {
+	d, ok := s.domains[addr.Domain]
+	if !ok {
+		return entry{}, true
+	}
+	e, ok := s.addresses.get(d.id, addr.Local)
+	if e.kind == anAccount {
+		e.account.Address = addr
+		s.names.Store(e.account.ID, addr)
+	}
+	return e, ok
+}
+
+// ask reads what there is under a folded address from the database, and keeps it.
+func (s *State) ask(addr covey.Address) (row, error) {
+	s.mu.Lock() // until it is kept, so that no command comes between
 	defer s.mu.Unlock()
 	if err := s.readable(); err != nil {
 		return row{}, err
@@ -82,11 +101,48 @@ func (s *State) lookup(addr covey.Address) (row, error) {
 	}
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
-	s.cache.Store(addr, r)
+	if d, ok := s.domains[addr.Domain]; ok {
+		s.addresses.put(d.id, addr.Local, r.entry())
+	}
 	if r.account != nil {
 		s.names.Store(r.account.ID, addr)
+		s.secrets.Store(r.account.ID, secret{r.account.Hash, r.account.Verifier})
+	}
+	if r.targets != nil {
+		s.targets.Store(addr, r.targets)
 	}
 	return r, nil
+}
+
+// credentials returns the account under a folded address, nil if there is none.
+func (s *State) credentials(addr covey.Address) (*Credentials, error) {
+	s.viewMu.Lock()
+	e, known := s.find(addr)
+	c := &Credentials{Account: e.account}
+	secret, ok := s.secrets.Load(e.account.ID)
+	c.Hash, c.Verifier = secret.hash, secret.verifier
+	s.viewMu.Unlock()
+	switch {
+	case known && e.kind != anAccount:
+		return nil, nil
+	case known && ok:
+		return c, nil
+	}
+	r, err := s.ask(addr)
+	return r.account, err
+}
+
+// leadsTo returns where an alias with a folded address leads, nil if there is none.
+// What it returns is shared and not to be changed.
+func (s *State) leadsTo(addr covey.Address) ([]covey.Address, error) {
+	s.viewMu.Lock()
+	list, ok := s.targets.Load(addr)
+	s.viewMu.Unlock()
+	if ok {
+		return list, nil
+	}
+	r, err := s.ask(addr)
+	return r.targets, err
 }
 
 // readable reports whether the database may be read. mu is held.
@@ -127,10 +183,9 @@ func (s *State) domainNames() []string {
 	return names
 }
 
-// byID returns an account, nil if there is none. What it returns is shared and not
-// to be changed.
-func (s *State) byID(id covey.AccountID) (*Credentials, error) {
-	if a := s.cachedID(id); a != nil {
+// byID returns an account, nil if there is none.
+func (s *State) byID(id covey.AccountID) (*Account, error) {
+	if a := s.findID(id); a != nil {
 		return a, nil
 	}
 	s.mu.Lock()
@@ -138,19 +193,23 @@ func (s *State) byID(id covey.AccountID) (*Credentials, error) {
 	if err := s.readable(); err != nil {
 		return nil, err
 	}
-	return s.readID(id)
+	c, err := s.readID(id)
+	if err != nil || c == nil {
+		return nil, err
+	}
+	return &c.Account, nil
 }
 
-// cachedID returns an account that the cache has, else nil.
-func (s *State) cachedID(id covey.AccountID) *Credentials {
+// findID returns an account that was looked for lately by its address, else nil.
+func (s *State) findID(id covey.AccountID) *Account {
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
 	addr, ok := s.names.Load(id)
 	if !ok {
 		return nil
 	}
-	if r, ok := s.cache.Load(addr); ok && r.account != nil && r.account.ID == id {
-		return r.account
+	if e, _ := s.find(addr); e.kind == anAccount && e.account.ID == id {
+		return &e.account
 	}
 	return nil
 }

@@ -128,12 +128,12 @@ func (w *walk) exact(to covey.Address, depth int) (hit bool, err error) {
 	if w.steps++; w.steps > maxSteps {
 		return false, covey.Errorf(covey.Limit, "aliases lead to more than %d addresses", maxSteps)
 	}
-	r, err := w.state.lookup(to)
+	e, err := w.state.lookup(to)
 	switch {
-	case err != nil || r.empty():
+	case err != nil || e.kind == nothing:
 		return false, err
-	case r.account != nil:
-		return true, w.add(r.account.Account)
+	case e.kind == anAccount:
+		return true, w.add(e.account)
 	case depth >= maxDepth || w.seen[to]:
 		return true, nil
 	}
@@ -141,7 +141,11 @@ func (w *walk) exact(to covey.Address, depth int) (hit bool, err error) {
 		w.seen = make(map[covey.Address]bool)
 	}
 	w.seen[to] = true
-	for _, t := range r.targets {
+	targets, err := w.state.leadsTo(to)
+	if err != nil {
+		return true, err
+	}
+	for _, t := range targets {
 		if _, err := w.address(t, depth+1); err != nil {
 			return true, err
 		}

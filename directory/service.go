@@ -80,34 +80,41 @@ func (s *Service) Hasher() *password.Hasher { return s.hasher }
 
 // Lookup returns the account whose address is addr, whatever its case: no alias,
 // no detail. NotFound if there is none in this copy.
-func (s *Service) Lookup(ctx context.Context, addr covey.Address) (Account, error) {
-	c, err := s.Credentials(ctx, addr)
-	return c.Account, err
+func (s *Service) Lookup(_ context.Context, addr covey.Address) (Account, error) {
+	addr = addr.Key()
+	e, err := s.state.lookup(addr)
+	if err != nil {
+		return Account{}, fmt.Errorf("look up %s: %w", addr, err)
+	}
+	if e.kind != anAccount {
+		return Account{}, noAccount(addr)
+	}
+	return e.account, nil
 }
 
 // Credentials is Lookup with what the password is verified against.
 func (s *Service) Credentials(_ context.Context, addr covey.Address) (Credentials, error) {
 	addr = addr.Key()
-	r, err := s.state.lookup(addr)
+	c, err := s.state.credentials(addr)
 	if err != nil {
 		return Credentials{}, fmt.Errorf("look up %s: %w", addr, err)
 	}
-	if r.account == nil {
+	if c == nil {
 		return Credentials{}, noAccount(addr)
 	}
-	return *r.account, nil
+	return *c, nil
 }
 
 // ByID returns an account by its id, NotFound if this copy has none.
 func (s *Service) ByID(_ context.Context, id covey.AccountID) (Account, error) {
-	c, err := s.state.byID(id)
+	a, err := s.state.byID(id)
 	if err != nil {
 		return Account{}, fmt.Errorf("look up account %d: %w", id, err)
 	}
-	if c == nil {
+	if a == nil {
 		return Account{}, covey.Errorf(covey.NotFound, "there is no account with id %d", id)
 	}
-	return c.Account, nil
+	return *a, nil
 }
 
 // Removed reports whether an account was there and is no more: ids ascend, so a copy
@@ -115,11 +122,11 @@ func (s *Service) ByID(_ context.Context, id covey.AccountID) (Account, error) {
 // where this copy cannot tell.
 func (s *Service) Removed(id covey.AccountID) (bool, error) {
 	m, _ := s.state.view() // before the look: a copy does not lose what it had but by removal
-	c, err := s.state.byID(id)
+	a, err := s.state.byID(id)
 	if err != nil {
 		return false, fmt.Errorf("look up account %d: %w", id, err)
 	}
-	return c == nil && id > 0 && id < m.nextAccount, nil
+	return a == nil && id > 0 && id < m.nextAccount, nil
 }
 
 // OnlyDomain returns the one local domain if there is exactly one, so that a bare

@@ -93,7 +93,7 @@ func TestRestore(t *testing.T) {
 		}
 	}
 	before, err := b.lookup(unknown) // and kept in the cache
-	if err != nil || !before.empty() {
+	if err != nil || before.kind != nothing {
 		t.Fatalf("%v is %+v before, error %v", unknown, before, err)
 	}
 	var told Event
@@ -117,7 +117,7 @@ func TestRestore(t *testing.T) {
 	if told != everything || string(b.Installed()) != "meta" {
 		t.Errorf("watchers were told %b, installed is %q", told, b.Installed())
 	}
-	if now, err := b.lookup(unknown); err != nil || now.empty() {
+	if now, err := b.lookup(unknown); err != nil || now.kind == nothing {
 		t.Errorf("%v is %+v afterwards, error %v: the cache is of the old one", unknown, now, err)
 	}
 	b.Apply(cmds[first:])

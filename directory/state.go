@@ -25,7 +25,12 @@ const commitEvery = 1000
 // A Config says where a State is kept.
 type Config struct {
 	Path      string // of the database; its folder exists
-	CacheRows int    // addresses kept in memory, known and unknown ones; 0: 65,536
+	CacheRows int    // accounts with their passwords, and aliases, kept in memory; 0: 65,536
+
+	// AddressBytes bounds the memory for addresses. All are in it while they fit,
+	// some 45 bytes each; beyond, those that were asked for lately, and others are
+	// read from the database. 0: 128 MiB.
+	AddressBytes int
 
 	// FS is the file system that SQLite has Path on, for what is done to files
 	// beside SQLite. Nil: the real one.
@@ -63,8 +68,28 @@ type State struct {
 	hashes  runhash.History
 	domains map[string]domain
 	cluster *cluster
-	cache   *recent.Map[covey.Address, row]             // agrees with db; an empty row is an address that does not exist
-	names   *recent.Map[covey.AccountID, covey.Address] // under which cache may still have the account
+	hot
+}
+
+// hot is what is in memory of single addresses, and agrees with the database.
+type hot struct {
+	addresses *addresses
+	targets   *recent.Map[covey.Address, []covey.Address] // of aliases
+	secrets   *recent.Map[covey.AccountID, secret]        // of accounts that are there
+	names     *recent.Map[covey.AccountID, covey.Address] // under which the account was, when it was looked for
+}
+
+// A secret is what a password is verified against.
+type secret struct{ hash, verifier string }
+
+func newHot(cfg Config) hot {
+	rows := max(cfg.CacheRows, 2)
+	return hot{
+		addresses: newAddresses(cfg.AddressBytes),
+		targets:   recent.New[covey.Address, []covey.Address](rows),
+		secrets:   recent.New[covey.AccountID, secret](rows),
+		names:     recent.New[covey.AccountID, covey.Address](rows),
+	}
 }
 
 // meta is the row of the meta table.
@@ -101,11 +126,24 @@ type row struct {
 
 func (r row) empty() bool { return r.account == nil && r.targets == nil }
 
+func (r row) entry() entry {
+	switch {
+	case r.account != nil:
+		return entry{anAccount, r.account.Account}
+	case r.targets != nil:
+		return entry{kind: anAlias}
+	}
+	return entry{}
+}
+
 // OpenState opens the database, or makes an empty one. It fails if another process
 // has it open. The State holds the file until Close.
 func OpenState(cfg Config) (*State, error) {
 	if cfg.CacheRows <= 0 {
 		cfg.CacheRows = 65_536
+	}
+	if cfg.AddressBytes <= 0 {
+		cfg.AddressBytes = 128 << 20
 	}
 	if cfg.FS == nil {
 		cfg.FS = durable.OS()
@@ -121,8 +159,7 @@ func open(cfg Config) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
 	}
-	s := &State{cfg: cfg, db: db, commitAt: commitEvery, digest: xxhash.New(), cache: recent.New[covey.Address, row](max(cfg.CacheRows, 2)),
-		names: recent.New[covey.AccountID, covey.Address](max(cfg.CacheRows, 2))}
+	s := &State{cfg: cfg, db: db, commitAt: commitEvery, digest: xxhash.New()}
 	if err := s.reload(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read directory %s: %w", cfg.Path, err), db.close())
 	}
@@ -321,7 +358,7 @@ func (s *State) recover(replay func(after uint64, apply func([]seglog.Command) [
 	s.pending, s.commitAt = again.pending, again.pending+commitEvery
 	s.viewMu.Lock()
 	defer s.viewMu.Unlock()
-	s.meta, s.domains, s.cluster, s.cache, s.hashes = again.meta, again.domains, again.cluster, again.cache, again.hashes
+	s.meta, s.domains, s.cluster, s.hot, s.hashes = again.meta, again.domains, again.cluster, again.hot, again.hashes
 	s.changed = everything
 	return nil
 }
@@ -347,5 +384,8 @@ func (s *State) Close() error {
 		err = errors.Join(err, cerr)
 	}
 	s.closed = true
+	s.viewMu.Lock()
+	s.addresses.forgetAll() // or they would go on being denied
+	s.viewMu.Unlock()
 	return errors.Join(err, s.db.close())
 }

@@ -28,18 +28,12 @@ func written(b *testing.B) float64 {
 	return n
 }
 
-// BenchmarkApplyDeliver delivers small messages to 50,000 accounts in no order.
-// Encoding is not measured: another node may have done it.
-func BenchmarkApplyDeliver(b *testing.B) {
-	s, err := storage.Open(storage.Config{Shard: 1, Path: filepath.Join(b.TempDir(), "shard")})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	rnd := rand.New(rand.NewPCG(1, 2))
+// deliveries makes deliveries of small messages with ascending indexes. Encoding is
+// not measured: another node may have done it.
+func deliveries() func(n int, account func(i int) covey.AccountID) []seglog.Command {
 	body, summary := make([]byte, 8<<10), make([]byte, 600)
 	index := uint64(0)
-	prepare := func(n int, account func(i int) covey.AccountID) []seglog.Command {
+	return func(n int, account func(i int) covey.AccountID) []seglog.Command {
 		list := make([]seglog.Command, n)
 		for i := range list {
 			index++
@@ -54,19 +48,17 @@ func BenchmarkApplyDeliver(b *testing.B) {
 		}
 		return list
 	}
-	const accounts = 50000
-	for first := 0; first < accounts; first += 1000 {
-		s.Apply(prepare(1000, func(i int) covey.AccountID { return covey.AccountID(first + i + 1) }))
-	}
-	if _, err := s.Checkpoint(); err != nil {
-		b.Fatal(err)
-	}
+}
+
+// applyAll measures what next returns, up to 1,000 commands at a time, and the
+// checkpoint behind.
+func applyAll(b *testing.B, s storage.State, next func(n int) []seglog.Command) {
 	before := written(b)
 	b.ReportAllocs()
 	b.ResetTimer()
 	for done := 0; done < b.N; {
 		b.StopTimer()
-		list := prepare(min(1000, b.N-done), func(int) covey.AccountID { return covey.AccountID(rnd.IntN(accounts) + 1) })
+		list := next(min(1000, b.N-done))
 		b.StartTimer()
 		s.Apply(list)
 		done += len(list)
@@ -75,6 +67,43 @@ func BenchmarkApplyDeliver(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.ReportMetric((written(b)-before)/float64(b.N), "disk-B/op")
+}
+
+// BenchmarkApplyDeliver delivers to 50,000 accounts in no order.
+func BenchmarkApplyDeliver(b *testing.B) {
+	s, err := storage.Open(storage.Config{Shard: 1, Path: filepath.Join(b.TempDir(), "shard")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	rnd := rand.New(rand.NewPCG(1, 2))
+	prepare := deliveries()
+	const accounts = 50000
+	for first := 0; first < accounts; first += 1000 {
+		s.Apply(prepare(1000, func(i int) covey.AccountID { return covey.AccountID(first + i + 1) }))
+	}
+	if _, err := s.Checkpoint(); err != nil {
+		b.Fatal(err)
+	}
+	applyAll(b, s, func(n int) []seglog.Command {
+		return prepare(n, func(int) covey.AccountID { return covey.AccountID(rnd.IntN(accounts) + 1) })
+	})
+}
+
+// BenchmarkApplyFirst delivers to accounts that nothing was delivered to before,
+// those of one shard of sixteen, in no order.
+func BenchmarkApplyFirst(b *testing.B) {
+	s, err := storage.Open(storage.Config{Shard: 1, Path: filepath.Join(b.TempDir(), "shard")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	prepare := deliveries()
+	const accounts, step = 1 << 20, 648_391 // each comes once before any comes again
+	n := 0
+	applyAll(b, s, func(count int) []seglog.Command {
+		return prepare(count, func(int) covey.AccountID { n++; return covey.AccountID(n*step%accounts*16 + 1) })
+	})
 }
 
 // BenchmarkMessages reads twenty summaries from one of many mailboxes.

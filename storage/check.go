@@ -81,10 +81,25 @@ func (d *database) check(ctx context.Context, m *machine) []error {
 			v.add("%s: %d", i.what, q.intAt(0))
 		}
 	}
+	d.checkKnown(&v)
 	d.checkNames(&v)
 	m.checkRolls(&v)
 	d.checkPlaces(ctx, m, &v)
 	return v
+}
+
+// checkKnown compares the set of accounts with the table.
+func (d *database) checkKnown(v *violations) {
+	n := 0
+	for q := d.query("SELECT id FROM account"); q.next(); {
+		n++
+		if id := covey.AccountID(q.intAt(0)); !d.known.has(id) {
+			v.add("account %d: not known in memory", id)
+		}
+	}
+	if known := d.known.len(); known != n {
+		v.add("%d accounts, %d known in memory", n, known)
+	}
 }
 
 // checkNames looks for mailboxes whose parent is missing.

@@ -59,9 +59,9 @@ func openMachine(cfg Config) (*machine, error) {
 }
 
 // A database is tables in SQLite, with the rows of accounts and mailboxes in
-// use kept in memory. The counts of a mailbox reach the database at commit; all
-// else is written as it is changed, within one transaction from commit to
-// commit.
+// use kept in memory. The counts of a mailbox reach the database at commit, new
+// accounts and mailboxes some at a time; all else is written as it is changed,
+// within one transaction from commit to commit.
 type database struct {
 	conn    *sqlite.Conn
 	source  *snapshot.Source // of copies
@@ -73,13 +73,15 @@ type database struct {
 	staying bool  // it may not write to the disk before it is committed
 	saved   meta  // as the database has it
 
+	known    accountSet // all that have a row, written or fresh
 	accounts map[covey.AccountID]*account
 	boxes    map[covey.MailboxID]*mailbox
 	byName   map[nameKey]*mailbox
 	missing  nameKey // the name that was looked for last of those which do not exist
 	rows     *lately.Map[rowKey, keptRow]
 	single   *lately.Map[covey.BodyID, []seglog.Extent] // where bodies of one extent lie now
-	dirty    []*mailbox                                 // whose counts the database does not have
+	dirty    []*mailbox                                 // whose counts the database may not have, see mailbox.dirty
+	fresh    fresh
 
 	used    usage
 	stale   map[uint64]bool // segments whose row is not as used has it
@@ -108,6 +110,7 @@ func openDatabase(cfg Config) (*database, error) {
 	}
 	d := &database{
 		conn: conn, source: snapshot.NewSource(cfg.FS, cfg.Path), path: cfg.Path, log: cfg.Logger, most: cfg.Mailboxes,
+		known:    accountSet{},
 		accounts: map[covey.AccountID]*account{},
 		boxes:    map[covey.MailboxID]*mailbox{},
 		byName:   map[nameKey]*mailbox{},
@@ -253,6 +256,9 @@ func (d *database) load(m *machine) {
 	m.hashes.Add(m.meta.applied, m.meta.hash)
 	for q := d.query("SELECT meta FROM installed"); q.next(); {
 		m.installed = q.blobAt(0)
+	}
+	for q := d.query("SELECT id FROM account"); q.next(); {
+		d.known.add(covey.AccountID(q.intAt(0)))
 	}
 	for q := d.query("SELECT number, bytes, extents FROM segment"); q.next(); {
 		d.used[uint64(q.intAt(0))] = Usage{q.intAt(1), q.intAt(2)}

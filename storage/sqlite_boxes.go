@@ -12,6 +12,9 @@ func (d *database) account(id covey.AccountID) *account {
 	if a := d.accounts[id]; a != nil {
 		return a
 	}
+	if !d.known.has(id) {
+		return nil
+	}
 	q := d.query("SELECT validity, hidden FROM account WHERE id = ?+0").int(int64(id))
 	if !q.next() {
 		q.end()
@@ -19,7 +22,7 @@ func (d *database) account(id covey.AccountID) *account {
 	}
 	a := &account{id: id, lastValidity: uint32(q.intAt(0)), hidden: d.decodeStrings(q.blobAt(1))}
 	q.end()
-	for _, mb := range d.mailboxes(id, "") {
+	for _, mb := range d.written(id, "") { // those that are fresh have their account in memory
 		a.mailboxes++
 		a.bytes += mb.Bytes
 		a.messages += int64(mb.Messages)
@@ -33,12 +36,17 @@ func (d *database) account(id covey.AccountID) *account {
 
 func (d *database) putAccount(a *account) {
 	d.accounts[a.id] = a
-	d.scratch = appendStrings(d.scratch[:0], a.hidden)
-	d.change("REPLACE INTO account VALUES (?, ?, ?)").int(int64(a.id)).int(int64(a.lastValidity)).blob(d.scratch).run()
+	d.known.add(a.id)
+	if !a.fresh {
+		a.fresh = true
+		d.fresh.accounts = append(d.fresh.accounts, a)
+	}
 }
 
 func (d *database) dropAccount(id covey.AccountID) {
+	d.writeFresh()
 	delete(d.accounts, id)
+	d.known.drop(id)
 	d.change("DELETE FROM account WHERE id = ?+0").int(int64(id)).run()
 }
 
@@ -59,7 +67,7 @@ func (d *database) mailboxNamed(id covey.AccountID, name string) *mailbox {
 	if mb := d.byName[key]; mb != nil {
 		return mb
 	}
-	if key == d.missing {
+	if key == d.missing || !d.known.has(id) {
 		return nil // a first message looks for its mailbox at every step
 	}
 	mb := d.oneMailbox(d.query(boxColumns + "WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name))
@@ -107,12 +115,16 @@ func (d *database) keep(mb *mailbox) {
 
 func (d *database) putMailbox(mb *mailbox) {
 	if d.boxes[mb.ID] == nil {
-		d.change("INSERT INTO count VALUES (?, 1, 0, 0, 0, 0, 0, NULL, 0, 0)").int(int64(mb.ID)).run()
+		mb.fresh = true
+		d.fresh.mailboxes = append(d.fresh.mailboxes, mb)
 		d.counted(mb)
 	}
 	delete(d.byName, mb.key)
 	d.missing = nameKey{}
 	d.keep(mb)
+	if mb.fresh {
+		return
+	}
 	d.change("REPLACE INTO mailbox VALUES (?, ?, ?, ?, ?, ?)").
 		int(int64(mb.ID)).int(int64(mb.Account)).text(mb.Name).
 		int(int64(mb.Use)).int(boolInt(mb.NoSelect)).int(int64(mb.UIDValidity)).run()
@@ -136,23 +148,31 @@ func (d *database) counted(mb *mailbox) {
 // meanwhile has no row to update.
 func (d *database) flushCounts() {
 	for _, mb := range d.dirty {
-		mb.dirty = false
-		var keywords []byte
-		if len(mb.Keywords) > 0 {
-			d.scratch = appendStrings(d.scratch[:0], mb.Keywords)
-			keywords = d.scratch
+		if !mb.dirty {
+			continue // writeFresh wrote them
 		}
-		d.change(`UPDATE count SET uid_next = ?, mod_seq = ?, messages = ?, unseen = ?, deleted = ?, bytes = ?,
-			keywords = ?, runs = ?, horizon = ? WHERE mailbox = ?+0`).
-			int(int64(mb.UIDNext)).int(int64(mb.HighestModSeq)).int(int64(mb.Messages)).
-			int(int64(mb.Unseen)).int(int64(mb.Deleted)).int(mb.Bytes).
-			blob(keywords).int(int64(mb.runs)).int(int64(mb.horizon)).int(int64(mb.ID)).run()
+		mb.dirty = false
+		d.writeCounts(d.change(`UPDATE count SET uid_next = ?, mod_seq = ?, messages = ?, unseen = ?, deleted = ?, bytes = ?,
+			keywords = ?, runs = ?, horizon = ? WHERE mailbox = ?+0`), mb)
 	}
 	clear(d.dirty)
 	d.dirty = d.dirty[:0]
 }
 
+// writeCounts runs q with the counts of mb, and its id as the tenth parameter.
+func (d *database) writeCounts(q statement, mb *mailbox) {
+	var keywords []byte
+	if len(mb.Keywords) > 0 {
+		d.scratch = appendStrings(d.scratch[:0], mb.Keywords)
+		keywords = d.scratch
+	}
+	q.int(int64(mb.UIDNext)).int(int64(mb.HighestModSeq)).int(int64(mb.Messages)).
+		int(int64(mb.Unseen)).int(int64(mb.Deleted)).int(mb.Bytes).
+		blob(keywords).int(int64(mb.runs)).int(int64(mb.horizon)).int(int64(mb.ID)).run()
+}
+
 func (d *database) dropMailbox(mb *mailbox) {
+	d.writeFresh()
 	delete(d.boxes, mb.ID)
 	delete(d.byName, mb.key)
 	for _, sql := range []string{
@@ -163,6 +183,12 @@ func (d *database) dropMailbox(mb *mailbox) {
 }
 
 func (d *database) mailboxes(id covey.AccountID, under string) []*mailbox {
+	d.writeFresh()
+	return d.written(id, under)
+}
+
+// written returns what mailboxes does, of those that are not fresh.
+func (d *database) written(id covey.AccountID, under string) []*mailbox {
 	first, last := "", "\xff"
 	if under != "" {
 		first, last = under+"/", under+"0" // '0' follows '/'
@@ -176,6 +202,7 @@ func (d *database) mailboxes(id covey.AccountID, under string) []*mailbox {
 }
 
 func (d *database) subscriptions(id covey.AccountID) []string {
+	d.writeFresh()
 	var list []string
 	for q := d.query("SELECT name FROM subscription WHERE account = ?+0 ORDER BY name").int(int64(id)); q.next(); {
 		list = append(list, q.textAt(0))
@@ -184,10 +211,11 @@ func (d *database) subscriptions(id covey.AccountID) []string {
 }
 
 func (d *database) subscribe(id covey.AccountID, name string) {
-	d.change("INSERT OR IGNORE INTO subscription VALUES (?, ?)").int(int64(id)).text(name).run()
+	d.fresh.subscriptions = append(d.fresh.subscriptions, nameKey{id, name})
 }
 
 func (d *database) unsubscribe(id covey.AccountID, name string) {
+	d.writeFresh()
 	d.change("DELETE FROM subscription WHERE account = ?+0 AND name = ?||''").int(int64(id)).text(name).run()
 }
 
@@ -205,7 +233,11 @@ func (d *database) trim() {
 			}
 		}
 	}
+	if f := &d.fresh; max(len(f.mailboxes), len(f.accounts), len(f.subscriptions)) >= mostFresh {
+		d.writeFresh()
+	}
 	if len(d.accounts) > d.most {
+		d.writeFresh()
 		clear(d.accounts) // their sums are made of mailboxes, and those are mostly here
 	}
 }

@@ -52,6 +52,7 @@ func (d *database) boundLog() {
 // flush writes all that is kept in memory into the open transaction, in the
 // order of the tables, so that neighbours share a page.
 func (d *database) flush(m *machine) {
+	d.writeFresh()
 	slices.SortFunc(d.dirty, func(a, b *mailbox) int { return cmp.Compare(a.ID, b.ID) })
 	d.flushCounts()
 	for number := range d.stale {

@@ -122,6 +122,8 @@ type account struct {
 	bytes     int64
 	messages  int64
 	mailboxes int // those that cannot be selected among them
+
+	fresh bool // for the tables that cache it
 }
 
 // A mailbox is one mailbox's row.
@@ -129,7 +131,8 @@ type mailbox struct {
 	Mailbox
 	runs    uint32       // of expunged UIDs that are kept
 	horizon covey.ModSeq // expunges up to here are no longer known one by one
-	dirty   bool         // for the tables that cache it, as key is
+	dirty   bool         // for the tables that cache it, as fresh and key are
+	fresh   bool
 	key     nameKey
 	recent  recent
 }

@@ -158,14 +158,14 @@ func (p *part) remove(i int) {
 	p.slots[i] = 0
 }
 
-// roomFor returns text with room for a record more. It grows by an eighth: what is
-// spare in all parts counts.
+// roomFor returns text with room for a record more. It grows by a quarter, as all
+// parts have something to spare at the same time.
 func (p *part) roomFor(local string) []byte {
 	need := len(p.text) + len(local) + maxRecord
 	if need <= cap(p.text) {
 		return p.text
 	}
-	text := make([]byte, len(p.text), need+len(p.text)/8)
+	text := make([]byte, len(p.text), need+len(p.text)/4)
 	copy(text, p.text)
 	return text
 }

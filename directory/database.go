@@ -10,8 +10,8 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/covey-mail/covey"
-	"github.com/covey-mail/covey/internal/durable"
 	"github.com/covey-mail/covey/internal/snapshot"
+	"github.com/covey-mail/covey/internal/sqlitefile"
 )
 
 // formats make the tables: the first makes those of format 1 in an empty file, each
@@ -123,22 +123,22 @@ type database struct {
 
 // openDatabase opens or makes the file, readable by its owner alone, and takes it
 // for this process.
-func openDatabase(fsys durable.FS, path string) (*database, error) {
-	f, err := fsys.Open(path, os.O_RDWR|os.O_CREATE, 0o600)
+func openDatabase(cfg Config) (*database, error) {
+	f, err := cfg.FS.Open(cfg.Path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite)
+	conn, err := sqlitefile.Open(cfg.Path, cfg.VFS)
 	if err != nil {
 		return nil, err
 	}
-	db := &database{conn: conn, source: snapshot.NewSource(fsys, path)}
+	db := &database{conn: conn, source: snapshot.NewSource(cfg.FS, cfg.Path)}
 	made, err := db.prepare()
 	if err == nil && made {
-		err = fsys.SyncDir(filepath.Dir(path)) // the file's name, or a checkpoint would not count
+		err = cfg.FS.SyncDir(filepath.Dir(cfg.Path)) // the file's name, or a checkpoint would not count
 	}
 	if err != nil {
 		conn.Close()

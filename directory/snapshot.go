@@ -150,7 +150,9 @@ func (r *restorer) stage() error {
 // withDatabase opens the staged database for f, and has what f changed on stable
 // storage when it returns nil.
 func (r *restorer) withDatabase(f func(*database) error) error {
-	db, err := openDatabase(r.state.cfg.FS, r.db.Name())
+	cfg := r.state.cfg
+	cfg.Path = r.db.Name()
+	db, err := openDatabase(cfg)
 	if err != nil {
 		return foreign(err)
 	}
@@ -318,7 +320,7 @@ func (s *State) exchange() error {
 	if err := snapshot.Finish(s.cfg.FS, s.cfg.Path); err != nil {
 		return err
 	}
-	db, err := openDatabase(s.cfg.FS, s.cfg.Path)
+	db, err := openDatabase(s.cfg)
 	if err != nil {
 		return err
 	}

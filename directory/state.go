@@ -35,6 +35,9 @@ type Config struct {
 	// FS is the file system that SQLite has Path on, for what is done to files
 	// beside SQLite. Nil: the real one.
 	FS durable.FS
+
+	// VFS is SQLite's name for FS, which a test sets. Empty: the operating system's.
+	VFS string
 }
 
 // A State is the directory as the commands of group 0 have made it, and satisfies
@@ -155,7 +158,7 @@ func OpenState(cfg Config) (*State, error) {
 }
 
 func open(cfg Config) (*State, error) {
-	db, err := openDatabase(cfg.FS, cfg.Path)
+	db, err := openDatabase(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open directory %s: %w", cfg.Path, err)
 	}

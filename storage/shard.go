@@ -37,6 +37,9 @@ type Config struct {
 	// beside SQLite. Nil: the real one.
 	FS durable.FS
 
+	// VFS is SQLite's name for FS, which a test sets. Empty: the operating system's.
+	VFS string
+
 	// Clock decides when half a minute has passed since a commit, and nothing
 	// else. Nil: time.Now.
 	Clock func() time.Time

@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
-	"path/filepath"
 	"slices"
-
-	"zombiezen.com/go/sqlite"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/snapshot"
+	"github.com/covey-mail/covey/internal/sqlitefile"
 )
 
 // Snapshot implements State. A copy is one of the database file, and the bodies
@@ -109,13 +106,8 @@ func (p *pieces) open() error {
 	if _, err := p.file.Sum(); err != nil {
 		return err
 	}
-	name, err := filepath.Abs(p.file.Name())
-	if err != nil {
-		return err
-	}
-	// Nobody writes to it, so that SQLite needs neither locks nor a log beside it.
-	uri := url.URL{Scheme: "file", Path: name, RawQuery: "immutable=1"}
-	conn, err := sqlite.OpenConn(uri.String(), sqlite.OpenReadOnly, sqlite.OpenURI)
+	name := p.file.Name()
+	conn, err := sqlitefile.OpenImmutable(name, p.shard.cfg.VFS)
 	if err != nil {
 		return fmt.Errorf("open copy: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/covey-mail/covey/internal/durable"
 	lately "github.com/covey-mail/covey/internal/recent"
 	"github.com/covey-mail/covey/internal/snapshot"
+	"github.com/covey-mail/covey/internal/sqlitefile"
 	"github.com/covey-mail/covey/storage/seglog"
 )
 
@@ -104,7 +105,7 @@ func openDatabase(cfg Config) (*database, error) {
 	if err := makeFile(cfg.FS, cfg.Path); err != nil {
 		return nil, err
 	}
-	conn, err := sqlite.OpenConn(cfg.Path, sqlite.OpenReadWrite)
+	conn, err := sqlitefile.Open(cfg.Path, cfg.VFS)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 // certs hands out the node's certificate. A file that was replaced (a renewal)
 // is read again, at most once a minute.
 type certs struct {
+	fs        durable.FS
 	cert, key string
 	now       func() time.Time
 	log       *slog.Logger
@@ -35,7 +36,7 @@ type certs struct {
 // openCerts loads the configured certificate, or the self-signed one of the
 // folder, which is made once.
 func openCerts(f *folder, cfg Config, log *slog.Logger) (*certs, error) {
-	c := &certs{cert: cfg.TLS.Cert, key: cfg.TLS.Key, now: time.Now, log: log}
+	c := &certs{fs: f.fs, cert: cfg.TLS.Cert, key: cfg.TLS.Key, now: time.Now, log: log}
 	if c.cert == "" {
 		c.cert, c.key = f.path("tls", "cert.pem"), f.path("tls", "key.pem")
 		if _, err := f.fs.Stat(c.cert); errors.Is(err, os.ErrNotExist) {
@@ -60,7 +61,7 @@ func (c *certs) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	defer c.mu.Unlock()
 	if now := c.now(); now.Sub(c.checked) > time.Minute {
 		c.checked = now
-		if st, err := os.Stat(c.cert); err == nil && !st.ModTime().Equal(c.modTime) {
+		if st, err := c.fs.Stat(c.cert); err == nil && !st.ModTime().Equal(c.modTime) {
 			// A renewal half written stays with the old pair until it is whole.
 			if err := c.loadLocked(); err != nil {
 				c.log.Warn("replaced certificate cannot be read; the old one stays in use", "file", c.cert, "err", err)
@@ -71,11 +72,20 @@ func (c *certs) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 func (c *certs) loadLocked() error {
-	st, err := os.Stat(c.cert)
+	const most = 1 << 20 // bytes of a file
+	st, err := c.fs.Stat(c.cert)
 	if err != nil {
 		return err
 	}
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	cert, err := durable.ReadFile(c.fs, c.cert, most)
+	if err != nil {
+		return err
+	}
+	key, err := durable.ReadFile(c.fs, c.key, most)
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return err
 	}

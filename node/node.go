@@ -122,7 +122,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 // A System is what a node stands on. The zero value is the machine that it runs on.
 type System struct {
-	FS   durable.FS                              // of the log and of the small files; nil: the real one
+	FS   durable.FS                              // of the data folder; nil: the real one
+	VFS  string                                  // SQLite's name for FS, for the databases; empty: the operating system's
 	Free func(dir string) (bytes int64, _ error) // how much room there is; nil: durable.Free
 
 	// Dial makes connections to the peer ports of other nodes, and Gossip carries
@@ -217,7 +218,7 @@ func (n *Node) openEngine(context.Context) (err error) {
 }
 
 func (n *Node) openDirectory() error {
-	st, err := directory.OpenState(directory.Config{Path: n.folder.path("directory.db")})
+	st, err := directory.OpenState(directory.Config{Path: n.folder.path("directory.db"), FS: n.sys.FS, VFS: n.sys.VFS})
 	if err != nil {
 		return fmt.Errorf("%w%s", err, hint(err))
 	}
@@ -279,7 +280,7 @@ func (n *Node) answerPeers() {
 
 func (n *Node) shardConfig(id covey.ShardID) storage.Config {
 	return storage.Config{
-		Shard: id, Path: n.folder.shardPath(id), Log: n.seglog, Logger: n.cfg.Logger,
+		Shard: id, Path: n.folder.shardPath(id), FS: n.sys.FS, VFS: n.sys.VFS, Log: n.seglog, Logger: n.cfg.Logger,
 		Changed: func(account covey.AccountID, box covey.MailboxID) {
 			n.mailboxes.Changed(id, box)
 			n.quota.Touch(id, account)

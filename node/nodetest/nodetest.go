@@ -4,8 +4,8 @@
 // loopback. Gossip goes over a simulated network and the links over wires that can
 // be cut, so that nodes are parted without privileges; clients reach every node at
 // any time. Killing a node breaks its connections where they are, as the end of
-// its process would, and what it has written stays. Where Options say so, its log
-// lies on a simulated disk, and a power cut loses what was not synced.
+// its process would, and what it has written stays. Where Options say so, its data
+// folder lies on a simulated disk, and a power cut loses what was not synced.
 package nodetest
 
 import (
@@ -149,6 +149,14 @@ func (c *Cluster) end() {
 		ends.Go(n.Kill)
 	}
 	ends.Wait()
+	for _, n := range c.nodes {
+		if n.disk == nil {
+			continue
+		}
+		if err := n.disk.vfs.Close(); err != nil {
+			c.t.Errorf("node %d: %v", n.number, err)
+		}
+	}
 	if !c.t.Failed() {
 		return
 	}
@@ -182,7 +190,7 @@ func (c *Cluster) Node() *Node {
 	if c.opts.PowerCuts {
 		cfg.Limits.SegmentSize = 1 << 20 // it is all in memory
 		var err error
-		if n.disk, err = newDisk(dir); err != nil {
+		if n.disk, err = newDisk(dir, c.secret); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -336,7 +344,7 @@ func (n *Node) TryStart(ctx context.Context) error {
 		},
 	}
 	if n.disk != nil {
-		sys.FS = n.disk
+		sys.FS, sys.VFS = n.disk, n.disk.vfs.Name()
 	}
 	started, err := node.StartOn(ctx, n.Config, sys)
 	if err != nil {
@@ -389,9 +397,9 @@ func (n *Node) Kill() {
 // synced is there in whole, in part or not at all, as the seed has it
 // (durabletest.Disk.Crash). Only where Options.PowerCuts is set.
 func (n *Node) CutPower(seed uint64) {
-	n.disk.forgetful.StopAfter(0)
+	n.disk.StopAfter(0)
 	n.Kill()
-	n.disk.forgetful.Crash(seed)
+	n.disk.Crash(seed)
 }
 
 // Wipe removes all that the node, which does not run, has on its disk.
@@ -399,7 +407,9 @@ func (n *Node) Wipe() {
 	n.cluster.t.Helper()
 	err := os.RemoveAll(n.Config.Node.Data)
 	if err == nil && n.disk != nil {
-		n.disk, err = newDisk(n.Config.Node.Data)
+		if err = n.disk.vfs.Close(); err == nil {
+			n.disk, err = newDisk(n.Config.Node.Data, n.cluster.secret)
+		}
 	}
 	if err != nil {
 		n.cluster.t.Fatal(err)

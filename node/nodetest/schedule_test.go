@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/covey-mail/covey/node"
 )
 
 var (
@@ -48,7 +50,11 @@ func TestSchedules(t *testing.T) {
 			if s%5 == 0 {
 				replicas = 1
 			}
-			c := Started(t, 3+int(s%2), Options{Replicas: replicas, Shards: 3, PowerCuts: true})
+			opts := Options{Replicas: replicas, Shards: 3, PowerCuts: true}
+			if s%3 != 0 {
+				opts.Configure = forgetful
+			}
+			c := Started(t, 3+int(s%2), opts)
 			run := schedule{c, t, rand.New(rand.NewPCG(s, 0))}
 			histories := c.Histories(2)
 			load := c.Load(c.Nodes()...)
@@ -66,6 +72,15 @@ func TestSchedules(t *testing.T) {
 			}
 		})
 	}
+}
+
+// forgetful has the log keep nothing that is in a checkpoint, and many checkpoints:
+// what a database loses then is nowhere else on the node, and whoever was away is sent
+// copies.
+func forgetful(cfg *node.Config) {
+	const often = node.Duration(500 * time.Millisecond)
+	l := &cfg.Limits
+	l.CheckpointEvery, l.CompactEvery, l.LogKeep = often, often, 1
 }
 
 // step does one thing to one node or to all.

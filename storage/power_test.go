@@ -1,0 +1,361 @@
+package storage_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/covey-mail/covey"
+	"github.com/covey-mail/covey/internal/durable"
+	"github.com/covey-mail/covey/internal/durable/durabletest"
+	"github.com/covey-mail/covey/internal/durable/durabletest/sqlitedisk"
+	"github.com/covey-mail/covey/storage"
+	"github.com/covey-mail/covey/storage/seglog"
+)
+
+// A plugged machine is a log and two shards, databases and all, on a disk whose power
+// may go at any operation. Unlike those of a machine its methods return errors.
+type plugged struct {
+	vfs    *sqlitedisk.VFS
+	log    *seglog.Log
+	states map[covey.ShardID]storage.State
+	c      *storage.Compactor
+	now    time.Time
+	said   said
+}
+
+// said is what a machine has acknowledged.
+type said struct {
+	last   map[covey.ShardID]uint64   // the command before is the last that was
+	hashes map[covey.ShardID][]uint64 // of the state, after each command
+}
+
+func (s said) clone() said {
+	c := said{map[covey.ShardID]uint64{}, map[covey.ShardID][]uint64{}}
+	for _, id := range shards {
+		c.last[id], c.hashes[id] = s.last[id], append([]uint64(nil), s.hashes[id]...)
+	}
+	return c
+}
+
+// plug starts a machine with what is on the disk.
+func plug(fsys durable.FS, before said) (*plugged, error) {
+	vfs, err := sqlitedisk.Register(fsys)
+	if err != nil {
+		return nil, err
+	}
+	p := &plugged{vfs: vfs, states: map[covey.ShardID]storage.State{}, now: noon, said: before.clone()}
+	if err := p.start(fsys); err != nil {
+		p.unplug()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *plugged) start(fsys durable.FS) (err error) {
+	p.log, err = seglog.Open(seglog.Config{Dir: "/node/log", FS: fsys, SegmentSize: 8 << 10, Keep: -1, CacheBytes: -1})
+	if err != nil {
+		return err
+	}
+	if err := fsys.MkdirAll("/node/shards", 0o700); err != nil {
+		return err
+	}
+	for _, id := range shards {
+		s, err := storage.Open(storage.Config{
+			Shard: id, Path: fmt.Sprintf("/node/shards/%d.db", id), FS: fsys, VFS: p.vfs.Name(), Log: p.log, Clock: p.clock,
+		})
+		if err != nil {
+			return err
+		}
+		p.states[id] = s
+		if err := p.replay(id); err != nil {
+			return err
+		}
+	}
+	p.c, err = storage.NewCompactor(storage.CompactorConfig{Log: p.log, Checkpoint: p.checkpoint, Shards: func() map[covey.ShardID]storage.Placer {
+		return map[covey.ShardID]storage.Placer{1: p.states[1], 2: p.states[2]}
+	}})
+	return err
+}
+
+// clock has every other command committed without a checkpoint.
+func (p *plugged) clock() time.Time {
+	p.now = p.now.Add(10 * time.Second)
+	return p.now
+}
+
+// unplug closes all, whatever becomes of that: there may be no power.
+func (p *plugged) unplug() {
+	for _, s := range p.states {
+		_ = s.Close()
+	}
+	if p.log != nil {
+		_ = p.log.Close()
+	}
+	if err := p.vfs.Close(); err != nil {
+		panic(err)
+	}
+}
+
+// replay applies what the log has above the database.
+func (p *plugged) replay(id covey.ShardID) error {
+	g := p.log.Group(id)
+	last, err := g.LastIndex()
+	if err != nil {
+		return err
+	}
+	applied := p.states[id].Applied()
+	first, err := g.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if first > applied+1 || last < applied {
+		return fmt.Errorf("shard %d has applied %d, the log has %d to %d", id, applied, first, last)
+	}
+	if applied == last {
+		return nil
+	}
+	ents, err := g.Entries(applied+1, last+1, 1<<30)
+	if err != nil {
+		return err
+	}
+	for _, e := range ents {
+		if err := p.apply(id, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *plugged) apply(id covey.ShardID, e *raftpb.Entry) (err error) {
+	place, err := p.log.Place(id, e.GetIndex())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if f, ok := recover().(error); ok {
+			err = f
+		}
+	}()
+	p.states[id].Apply([]seglog.Command{{Index: e.GetIndex(), Data: e.GetData(), Place: place}})
+	return nil
+}
+
+// propose logs and applies a command. It is acknowledged if there is no error.
+func (p *plugged) propose(id covey.ShardID, c storage.Command) error {
+	next := p.said.last[id] + 1
+	e := &raftpb.Entry{Index: proto.Uint64(next), Term: proto.Uint64(1), Data: storage.Encode(c)}
+	var b seglog.Batch
+	b.Append(id, []*raftpb.Entry{e})
+	if err := p.log.Write(&b, seglog.Synced); err != nil {
+		return err
+	}
+	p.said.last[id] = next // the log has promised it
+	if err := p.apply(id, e); err != nil {
+		return err
+	}
+	_, hash := p.states[id].Hash()
+	p.said.hashes[id] = append(p.said.hashes[id], hash)
+	return nil
+}
+
+func (p *plugged) checkpoint(_ context.Context, id covey.ShardID) error {
+	index, err := p.states[id].Checkpoint()
+	if err == nil {
+		p.log.Applied(id, index)
+	}
+	return err
+}
+
+// work does some of all that a node does: deliveries, deletions, commits, checkpoints,
+// compaction.
+func (p *plugged) work(ctx context.Context, rounds int) error {
+	body := []byte(strings.Repeat("0123456789abcdef", 40))
+	for i := range rounds {
+		for _, id := range shards {
+			seq := p.said.last[id] + 1
+			err := p.propose(id, storage.Deliver{
+				ID: covey.DeliveryID{Node: 1, Seq: seq}, Time: noon, Recipients: []storage.Recipient{{Account: 1, Mailbox: "INBOX"}},
+				Body: storage.Body{Inline: body, Size: int64(len(body))},
+			})
+			if i%3 == 2 && err == nil {
+				uid := covey.UID(seq / 2)
+				err = p.propose(id, storage.Expunge{Account: 1, Mailbox: 1, UIDs: []storage.UIDRange{{First: uid, Last: uid + 2}}})
+			}
+			if i%4 == 3 && err == nil {
+				err = p.checkpoint(ctx, id)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if i%6 == 5 {
+			if err := p.c.Pass(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// wrong says what of the commands that were acknowledged is not there, or is wrong.
+// hashes are those of a machine whose power stayed on.
+func (p *plugged) wrong(ctx context.Context, hashes map[covey.ShardID][]uint64) error {
+	var errs []error
+	for id, s := range p.states {
+		errs = append(errs, s.Check(ctx)...)
+		errs = append(errs, storage.CheckBodies(ctx, s, p.log)...)
+		applied, hash := s.Hash()
+		if applied < p.said.last[id] {
+			errs = append(errs, fmt.Errorf("shard %d is at %d, %d was acknowledged", id, applied, p.said.last[id]))
+		} else if n := int(applied); n > 0 && hash != hashes[id][n-1] {
+			errs = append(errs, fmt.Errorf("shard %d is another at %d than it was", id, applied))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// A stretch is a time of work on a disk that has something on it already.
+type stretch struct {
+	before *durabletest.Disk
+	said   said                       // when it begins
+	rounds int                        // of work
+	hashes map[covey.ShardID][]uint64 // of the states to the end of it, without a power cut
+}
+
+// startStretch returns a stretch, and the disk and what was acknowledged at its end. What was not
+// synced is still so, as after the end of the process.
+func startStretch(t *testing.T, before *durabletest.Disk, s said, rounds int) (stretch, *durabletest.Disk) {
+	t.Helper()
+	disk := before.Clone()
+	p, err := plug(disk, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.work(t.Context(), rounds); err != nil {
+		t.Fatal(err)
+	}
+	after := disk.Clone()
+	p.unplug()
+	return stretch{before, s, rounds, p.said.hashes}, after
+}
+
+// cut carries the stretch out on what over makes of a disk, and cuts the power at an
+// operation, which the seed is made of. It returns what is wrong after the start that follows; done: it came
+// to its end.
+func (r stretch) cut(ctx context.Context, op int, over func(durable.FS) durable.FS) (done bool, err error) {
+	disk := r.before.Clone()
+	disk.StopAfter(op)
+	now := r.said
+	p, err := plug(over(disk), r.said)
+	if err == nil {
+		err = p.work(ctx, r.rounds)
+		now = p.said
+		p.unplug()
+	}
+	if err == nil {
+		return true, nil
+	}
+	seed := uint64(op)
+	if op%2 == 0 {
+		seed = 0 // which loses all that can be lost
+	}
+	disk.Crash(seed)
+	for range 2 { // the second time after a checkpoint that nothing disturbed
+		p, err := plug(disk, now)
+		if err != nil {
+			return false, err
+		}
+		err = p.wrong(ctx, r.hashes)
+		for _, id := range shards {
+			err = errors.Join(err, p.checkpoint(ctx, id))
+		}
+		err = errors.Join(err, p.c.Pass(ctx), p.wrong(ctx, r.hashes))
+		p.unplug()
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+func honest(f durable.FS) durable.FS { return f }
+
+// F-09: nothing that was acknowledged is lost, wherever the power goes in logging,
+// committing, checkpoints and compaction: on a new disk, on one with a state, and on
+// one whose process was killed, so that what it wrote is not on the disk yet.
+func TestF09_PowerCuts(t *testing.T) {
+	fresh, after := startStretch(t, durabletest.NewDisk(), said{}.clone(), 12)
+	killed, _ := startStretch(t, after, said{}.clone().upTo(fresh), 6)
+	step := 3 // odd, for both kinds of seed
+	if testing.Short() {
+		step = 9
+	}
+	for name, r := range map[string]stretch{"fresh": fresh, "killed": killed} {
+		t.Run(name, func(t *testing.T) {
+			ops, done := 0, false
+			for ; !done; ops += step {
+				var err error
+				if done, err = r.cut(t.Context(), ops, honest); err != nil {
+					t.Fatalf("power cut at operation %d: %v", ops, err)
+				}
+			}
+			if ops < 100 {
+				t.Errorf("%d operations, want many", ops)
+			}
+		})
+	}
+}
+
+// upTo returns what was acknowledged at the end of a stretch.
+func (s said) upTo(r stretch) said {
+	for _, id := range shards {
+		s.hashes[id] = append([]uint64(nil), r.hashes[id]...)
+		s.last[id] = uint64(len(s.hashes[id]))
+	}
+	return s
+}
+
+// A lazy disk says of files that it has synced them, and has not.
+type lazy struct {
+	durable.FS
+	suffix string
+}
+
+type lazyFile struct{ durable.File }
+
+// Open implements durable.FS.
+func (l lazy) Open(name string, flag int, perm os.FileMode) (durable.File, error) {
+	f, err := l.FS.Open(name, flag, perm)
+	if err == nil && strings.HasSuffix(name, l.suffix) {
+		f = lazyFile{f}
+	}
+	return f, err
+}
+
+// Sync implements durable.File.
+func (lazyFile) Sync() error { return nil }
+
+// TestF09_PowerCuts would find out that a checkpoint does not sync.
+func TestF09_LazyDisk(t *testing.T) {
+	r, _ := startStretch(t, durabletest.NewDisk(), said{}.clone(), 16)
+	for _, suffix := range []string{".db", ".db-wal"} {
+		found := false
+		for op := 0; !found; op += 7 {
+			done, err := r.cut(t.Context(), op, func(f durable.FS) durable.FS { return lazy{f, suffix} })
+			if found = err != nil; done {
+				break
+			}
+		}
+		if !found {
+			t.Errorf("nothing is lost though %s is never synced", suffix)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -247,16 +248,21 @@ func (db *database) begin() error {
 
 // boundLog makes a checkpoint when the write-ahead log is large. As with SQLite's
 // own, it is no fault if there is no room for it: the next one that is asked for
-// tells.
-func (db *database) boundLog() {
+// tells. Any other fault it does not find again: a sync that failed succeeds when it is
+// tried once more.
+func (db *database) boundLog() error {
 	limit := int64(logLimit)
 	if db.source.Copying() {
 		limit = logLimitCopying
 	}
-	if db.source.LogSize() > limit {
-		db.source.Stop()
-		_ = db.checkpoint()
+	if db.source.LogSize() <= limit {
+		return nil
 	}
+	db.source.Stop()
+	if err := db.checkpoint(); err != nil && !errors.Is(err, covey.DiskFull) {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	return nil
 }
 
 // checkpoint moves everything committed into the database file and syncs it. As

@@ -301,7 +301,9 @@ func (s *State) commitLocked() error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	s.pending, s.commitAt = 0, commitEvery
-	s.db.boundLog()
+	if err := s.db.boundLog(); err != nil {
+		return err
+	}
 	return s.db.exec("PRAGMA cache_spill = ON")
 }
 

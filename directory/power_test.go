@@ -96,13 +96,13 @@ func (p *plugged) work(cmds []seglog.Command) (kept uint64, err error) {
 // F-09: what a checkpoint was acknowledged for is there after a power cut at any
 // operation, and the rest of the log makes of it what it was.
 func TestF09_PowerCuts(t *testing.T) {
-	cmds := history(80)
+	cmds := history(100)
 	whole := durabletest.NewDisk()
 	p, err := plug(whole)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kept, err := p.work(cmds); err != nil || kept < cmds[70].Index {
+	if kept, err := p.work(cmds); err != nil || kept < cmds[79].Index {
 		t.Fatalf("checkpoints up to %d, error %v", kept, err)
 	}
 	_, hash := p.Hash()

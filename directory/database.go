@@ -120,6 +120,9 @@ const (
 type database struct {
 	conn   *sqlite.Conn
 	source *snapshot.Source // of copies
+
+	// unsynced: the log may not be on the disk, whatever another fsync of it says.
+	unsynced bool
 }
 
 // openDatabase opens or makes the file, readable by its owner alone, and takes it
@@ -148,10 +151,15 @@ func openDatabase(cfg Config) (*database, error) {
 	return db, nil
 }
 
-// close releases the connection. A copy that is not whole comes to nothing.
+// close releases the connection. A copy that is not whole comes to nothing. After an
+// error of the disk nothing is written.
 func (db *database) close() error {
 	db.source.Stop() // SQLite makes a checkpoint when it closes
-	err := db.conn.Close()
+	shut := db.conn.Close
+	if db.unsynced {
+		shut = func() error { return sqlitefile.Abandon(db.conn) }
+	}
+	err := shut()
 	db.source.Close()
 	return err
 }
@@ -223,8 +231,11 @@ func (db *database) query(query string, args []any, row func(*sqlite.Stmt) error
 	}
 	for {
 		more, err := stmt.Step()
-		if sqlite.ErrCode(err).ToPrimary() == sqlite.ResultFull {
+		switch sqlite.ErrCode(err).ToPrimary() {
+		case sqlite.ResultFull:
 			err = covey.Errorf(covey.DiskFull, "%w", err)
+		case sqlite.ResultIOErr:
+			db.unsynced = true
 		}
 		if err == nil && more {
 			err = row(stmt)
@@ -270,7 +281,9 @@ func (db *database) boundLog() error {
 // copy reads the file, it stays as it is, and the WAL is synced.
 func (db *database) checkpoint() error {
 	if db.source.Copying() {
-		return db.source.SyncLog()
+		err := db.source.SyncLog()
+		db.unsynced = db.unsynced || err != nil
+		return err
 	}
 	busy := int64(0)
 	err := db.query("PRAGMA wal_checkpoint(TRUNCATE)", nil, func(s *sqlite.Stmt) error {

@@ -191,3 +191,40 @@ func TestF16_FailedSyncOfALongLog(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// F-16: nor is anything written when the directory is closed after that: SQLite makes a
+// checkpoint of its own then.
+func TestF16_CloseAfterAFailedSync(t *testing.T) {
+	cmds := history(200)
+	for op := range 30 {
+		disk := durabletest.NewDisk()
+		p, err := plug(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.apply(cmds[:100]); err != nil {
+			t.Fatal(err)
+		}
+		kept, err := p.Checkpoint()
+		if err == nil {
+			err = p.apply(cmds[100:])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk.Inject(durabletest.Fault{Op: durabletest.Sync, Match: "directory.db-wal", After: 1, Err: syscall.EIO})
+		if _, err := p.Checkpoint(); sqlite.ErrCode(err) != sqlite.ResultIOErrFsync {
+			t.Fatal(err)
+		}
+		disk.StopAfter(op)
+		p.unplug()
+		disk.Crash(uint64(op) + 2)
+		if p, err = plug(disk); err != nil {
+			t.Fatalf("power cut at operation %d of closing: %v", op, err)
+		}
+		if err := errors.Join(p.Check(t.Context())...); err != nil || p.Applied() < kept {
+			t.Errorf("power cut at operation %d of closing: %d is applied, a checkpoint was at %d; %v", op, p.Applied(), kept, err)
+		}
+		p.unplug()
+	}
+}

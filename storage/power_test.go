@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+	"zombiezen.com/go/sqlite"
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/internal/durable"
@@ -457,5 +459,41 @@ func TestF09_LazyDisk(t *testing.T) {
 		if !found {
 			t.Errorf("nothing is lost though %s is never synced", suffix)
 		}
+	}
+}
+
+// F-16: after a failed sync of its log a database is left as it is, when it is closed
+// too: SQLite makes a checkpoint of its own then.
+func TestF16_CloseAfterAFailedSync(t *testing.T) {
+	before, disk := startStretch(t, durabletest.NewDisk(), said{}, 5)
+	now := said{}.clone().upTo(before)
+	for op := range 30 {
+		d := disk.Clone()
+		p, err := plug(d, now)
+		if err == nil {
+			err = p.checkpoint(t.Context(), 1)
+		}
+		if err == nil {
+			err = p.work(t.Context(), 2)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.Inject(durabletest.Fault{Op: durabletest.Sync, Match: "1.db-wal", Err: syscall.EIO})
+		if err := p.checkpoint(t.Context(), 1); sqlite.ErrCode(err) != sqlite.ResultIOErrFsync {
+			t.Fatal(err)
+		}
+		d.StopAfter(op)
+		_ = p.states[1].Close()
+		p.unplug()
+		d.Crash(uint64(op) + 2)
+		said := p.said
+		if p, err = plug(d, said); err != nil {
+			t.Fatalf("power cut at operation %d of closing: %v", op, err)
+		}
+		if err := p.wrong(t.Context(), said.hashes); err != nil {
+			t.Errorf("power cut at operation %d of closing: %v", op, err)
+		}
+		p.unplug()
 	}
 }

@@ -64,15 +64,16 @@ func openMachine(cfg Config) (*machine, error) {
 // accounts and mailboxes some at a time; all else is written as it is changed,
 // within one transaction from commit to commit.
 type database struct {
-	conn    *sqlite.Conn
-	source  *snapshot.Source // of copies
-	path    string
-	log     *slog.Logger
-	most    int   // mailboxes kept in memory between commits
-	err     error // the first fault
-	writing bool  // a transaction is open
-	staying bool  // it may not write to the disk before it is committed
-	saved   meta  // as the database has it
+	conn     *sqlite.Conn
+	source   *snapshot.Source // of copies
+	path     string
+	log      *slog.Logger
+	most     int   // mailboxes kept in memory between commits
+	err      error // the first fault
+	writing  bool  // a transaction is open
+	staying  bool  // it may not write to the disk before it is committed
+	unsynced bool  // its log may not be on the disk, whatever another fsync of it says
+	saved    meta  // as the database has it
 
 	known    accountSet // all that have a row, written or fresh
 	accounts map[covey.AccountID]*account
@@ -302,17 +303,21 @@ func (d *database) fail(err error) {
 func (d *database) fault() error { return d.err }
 
 // close releases the connection. What was not committed is rolled back. A copy
-// that is not whole comes to nothing.
+// that is not whole comes to nothing. After an error of the disk nothing is written.
 func (d *database) close() error {
 	if d.conn == nil {
 		return nil
 	}
 	d.source.Stop() // SQLite makes a checkpoint when it closes
+	shut := d.conn.Close
+	if sqlite.ErrCode(d.err).ToPrimary() == sqlite.ResultIOErr || d.unsynced {
+		shut = func() error { return sqlitefile.Abandon(d.conn) }
+	}
 	if d.writing {
 		d.err = nil
 		d.query("ROLLBACK").run()
 	}
-	err := d.conn.Close()
+	err := shut()
 	d.source.Close()
 	d.conn = nil
 	if d.err == nil {

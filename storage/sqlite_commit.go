@@ -137,7 +137,9 @@ func (d *database) commitTransaction() {
 // as it is, and the log beside it is synced.
 func (d *database) checkpoint() {
 	if d.source.Copying() {
-		d.fail(d.source.SyncLog())
+		err := d.source.SyncLog()
+		d.unsynced = err != nil
+		d.fail(err)
 		return
 	}
 	q := d.query("PRAGMA wal_checkpoint(PASSIVE)")

@@ -46,3 +46,16 @@ func uri(path, vfs string, params url.Values) (string, error) {
 	u := url.URL{Scheme: "file", Path: name, RawQuery: params.Encode()}
 	return u.String(), nil
 }
+
+// Abandon closes a connection without the checkpoint that SQLite makes when it closes:
+// the database stays as it is, and its log beside it. It is for after an error of the
+// disk. A log whose fsync failed is not on the disk, though the next fsync of it says
+// so; what is written into the database from it may be all that is left.
+func Abandon(conn *sqlite.Conn) error {
+	// SQLite looks for an interrupt before it writes a page. The value is received
+	// by the goroutine that makes one, which Close waits for.
+	interrupt := make(chan struct{})
+	conn.SetInterrupt(interrupt)
+	interrupt <- struct{}{}
+	return conn.Close()
+}

@@ -156,6 +156,7 @@ func (c *Cluster) end() {
 		if err := n.disk.vfs.Close(); err != nil {
 			c.t.Errorf("node %d: %v", n.number, err)
 		}
+		n.disk = nil // a test that has ended is kept until all have
 	}
 	if !c.t.Failed() {
 		return

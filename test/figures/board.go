@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -117,9 +116,6 @@ func (b *board) one(ctx context.Context, c contest, name string, p bench.Protoco
 	}
 	if cfg.UserPattern == readerPattern {
 		cfg.Users = b.readers
-		// Half the processors do for what starts sessions. With all of them its threads
-		// look for work that is not there, in time that the server could use.
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(max(1, runtime.NumCPU()/2)))
 	}
 	if round == 0 && !b.short { // it does not change from round to round
 		cfg.Ceiling = min(b.duration, 3*time.Second)

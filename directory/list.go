@@ -73,7 +73,7 @@ func (s *Service) Aliases(p Page) ([]Alias, error) {
 		catchAll := covey.Address{Domain: domain}
 		before := len(all)
 		if p.After.Key() != catchAll && after == "" {
-			targets, err := s.state.leadsTo(catchAll)
+			_, targets, err := s.state.lookup(catchAll)
 			if err != nil {
 				return 0, err
 			}

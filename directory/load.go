@@ -12,8 +12,8 @@ import (
 )
 
 // reload replaces what is kept in memory by what the database has, for readers all
-// at once. It follows whatever put another database in
-// place; tell comes after it, without mu. mu is held.
+// at once. It follows whatever put another database in place; tell comes after it,
+// without mu. mu is held.
 func (s *State) reload() error {
 	m, err := s.db.loadMeta()
 	if err != nil {

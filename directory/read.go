@@ -61,16 +61,22 @@ func (s *State) readID(id covey.AccountID) (*Credentials, error) {
 	return a, err
 }
 
-// lookup returns what there is under a folded address, from memory if it is there.
-func (s *State) lookup(addr covey.Address) (entry, error) {
+// lookup returns what there is under a folded address, from memory if it is there,
+// and where it leads if it is an alias, both of one moment. The list is shared and not
+// to be changed.
+func (s *State) lookup(addr covey.Address) (entry, []covey.Address, error) {
 	s.viewMu.Lock()
 	e, ok := s.find(addr)
+	var targets []covey.Address
+	if e.kind == anAlias {
+		targets, ok = s.targets.Load(addr)
+	}
 	s.viewMu.Unlock()
 	if ok {
-		return e, nil
+		return e, targets, nil
 	}
 	r, err := s.ask(addr)
-	return r.entry(), err
+	return r.entry(), r.targets, err
 }
 
 // find returns what there is under a folded address, and false if the database has
@@ -130,19 +136,6 @@ func (s *State) credentials(addr covey.Address) (*Credentials, error) {
 	}
 	r, err := s.ask(addr)
 	return r.account, err
-}
-
-// leadsTo returns where an alias with a folded address leads, nil if there is none.
-// What it returns is shared and not to be changed.
-func (s *State) leadsTo(addr covey.Address) ([]covey.Address, error) {
-	s.viewMu.Lock()
-	list, ok := s.targets.Load(addr)
-	s.viewMu.Unlock()
-	if ok {
-		return list, nil
-	}
-	r, err := s.ask(addr)
-	return r.targets, err
 }
 
 // readable reports whether the database may be read. mu is held.

@@ -128,7 +128,7 @@ func (w *walk) exact(to covey.Address, depth int) (hit bool, err error) {
 	if w.steps++; w.steps > maxSteps {
 		return false, covey.Errorf(covey.Limit, "aliases lead to more than %d addresses", maxSteps)
 	}
-	e, err := w.state.lookup(to)
+	e, targets, err := w.state.lookup(to)
 	switch {
 	case err != nil || e.kind == nothing:
 		return false, err
@@ -141,10 +141,6 @@ func (w *walk) exact(to covey.Address, depth int) (hit bool, err error) {
 		w.seen = make(map[covey.Address]bool)
 	}
 	w.seen[to] = true
-	targets, err := w.state.leadsTo(to)
-	if err != nil {
-		return true, err
-	}
 	for _, t := range targets {
 		if _, err := w.address(t, depth+1); err != nil {
 			return true, err

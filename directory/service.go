@@ -82,7 +82,7 @@ func (s *Service) Hasher() *password.Hasher { return s.hasher }
 // no detail. NotFound if there is none in this copy.
 func (s *Service) Lookup(_ context.Context, addr covey.Address) (Account, error) {
 	addr = addr.Key()
-	e, err := s.state.lookup(addr)
+	e, _, err := s.state.lookup(addr)
 	if err != nil {
 		return Account{}, fmt.Errorf("look up %s: %w", addr, err)
 	}

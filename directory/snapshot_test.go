@@ -92,7 +92,7 @@ func TestRestore(t *testing.T) {
 			unknown = found.Address
 		}
 	}
-	before, err := b.lookup(unknown) // and kept in the cache
+	before, _, err := b.lookup(unknown) // and kept in the cache
 	if err != nil || before.kind != nothing {
 		t.Fatalf("%v is %+v before, error %v", unknown, before, err)
 	}
@@ -117,7 +117,7 @@ func TestRestore(t *testing.T) {
 	if told != everything || string(b.Installed()) != "meta" {
 		t.Errorf("watchers were told %b, installed is %q", told, b.Installed())
 	}
-	if now, err := b.lookup(unknown); err != nil || now.kind == nothing {
+	if now, _, err := b.lookup(unknown); err != nil || now.kind == nothing {
 		t.Errorf("%v is %+v afterwards, error %v: the cache is of the old one", unknown, now, err)
 	}
 	b.Apply(cmds[first:])
@@ -393,7 +393,7 @@ func TestInstallWhileRead(t *testing.T) {
 					t.Errorf("a reader is at %d after %d", m.applied, last)
 				}
 				last = m.applied
-				if _, err := b.lookup(covey.Address{Local: "user0", Domain: "b.example"}); err != nil {
+				if _, _, err := b.lookup(covey.Address{Local: "user0", Domain: "b.example"}); err != nil {
 					t.Error(err)
 				}
 			}

@@ -390,7 +390,7 @@ func (s *State) Close() error {
 	}
 	s.closed = true
 	s.viewMu.Lock()
-	s.addresses.forgetAll() // or they would go on being denied
+	s.addresses.forgetAll() // or what is not there would be denied from memory
 	s.viewMu.Unlock()
 	return errors.Join(err, s.db.close())
 }

@@ -236,8 +236,8 @@ type stretch struct {
 	hashes map[covey.ShardID][]uint64 // of the states to the end of it, without a power cut
 }
 
-// startStretch returns a stretch, and the disk and what was acknowledged at its end. What was not
-// synced is still so, as after the end of the process.
+// startStretch returns a stretch, and the disk at its end. What was not synced is
+// still so, as after the end of the process.
 func startStretch(t *testing.T, before *durabletest.Disk, s said, rounds int) (stretch, *durabletest.Disk) {
 	t.Helper()
 	disk := before.Clone()
@@ -254,8 +254,8 @@ func startStretch(t *testing.T, before *durabletest.Disk, s said, rounds int) (s
 }
 
 // cut carries the stretch out on what over makes of a disk, and cuts the power at an
-// operation, which the seed is made of. It returns what is wrong after the start that follows; done: it came
-// to its end.
+// operation, which the seed is made of. It returns what is wrong after the start that
+// follows; done: the stretch came to its end.
 func (r stretch) cut(ctx context.Context, op int, over func(durable.FS) durable.FS) (done bool, err error) {
 	disk := r.before.Clone()
 	disk.StopAfter(op)

@@ -284,12 +284,16 @@ func (d *database) load(m *machine) {
 	}
 }
 
-// fail remembers the first fault.
+// fail remembers the first fault, and any of the disk.
 func (d *database) fail(err error) {
+	code := sqlite.ErrCode(err).ToPrimary()
+	if code == sqlite.ResultIOErr {
+		d.unsynced = true
+	}
 	if err == nil || d.err != nil {
 		return
 	}
-	switch sqlite.ErrCode(err).ToPrimary() {
+	switch code {
 	case sqlite.ResultFull:
 		err = covey.Errorf(covey.DiskFull, "%w", err)
 	case sqlite.ResultCorrupt, sqlite.ResultNotADB:
@@ -309,13 +313,13 @@ func (d *database) close() error {
 		return nil
 	}
 	d.source.Stop() // SQLite makes a checkpoint when it closes
-	shut := d.conn.Close
-	if sqlite.ErrCode(d.err).ToPrimary() == sqlite.ResultIOErr || d.unsynced {
-		shut = func() error { return sqlitefile.Abandon(d.conn) }
-	}
 	if d.writing {
 		d.err = nil
 		d.query("ROLLBACK").run()
+	}
+	shut := d.conn.Close
+	if d.unsynced {
+		shut = func() error { return sqlitefile.Abandon(d.conn) }
 	}
 	err := shut()
 	d.source.Close()

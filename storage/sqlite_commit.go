@@ -138,7 +138,7 @@ func (d *database) commitTransaction() {
 func (d *database) checkpoint() {
 	if d.source.Copying() {
 		err := d.source.SyncLog()
-		d.unsynced = err != nil
+		d.unsynced = d.unsynced || err != nil
 		d.fail(err)
 		return
 	}

@@ -204,6 +204,6 @@ func (ir *imapReader) skip(n int64) error {
 		}
 		n -= k
 	}
-	_, err := ir.r.Discard(int(n)) // maxBodyBytes fits
+	_, err := ir.r.Discard(int(n))
 	return err
 }

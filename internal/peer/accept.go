@@ -47,13 +47,16 @@ func (n *Net) Serve(l net.Listener) error {
 	}
 }
 
+// A keptAlive is a TCP connection, or one around it.
+type keptAlive interface {
+	SetKeepAliveConfig(net.KeepAliveConfig) error
+}
+
 // accept has a connection served, if there is room for another stranger.
 func (n *Net) accept(c *serve.Conn) {
 	// Below the limits of package serve: ours differ with what a connection is for.
 	sock := &socket{Conn: c.Conn, closer: c, metrics: n.cfg.Metrics}
-	if t, ok := c.Conn.(interface {
-		SetKeepAliveConfig(net.KeepAliveConfig) error
-	}); ok { // TCP
+	if t, ok := c.Conn.(keptAlive); ok {
 		_ = t.SetKeepAliveConfig(keepAlive) // pings find dead peers without it
 	}
 	from := block(sock.remoteAddr())

@@ -126,10 +126,10 @@ func (d *deadline) put(set func(time.Time) error) error {
 }
 
 // ask notes a caller's deadline, and has the connection below end a call under way
-// in time for it.
+// in time for it. Before the first call there is nothing to set: that call does.
 func (d *deadline) ask(t time.Time, set func(time.Time) error) error {
 	d.asked = t
-	if d.by.IsZero() || d.lenient(time.Now()) { // the first call sets it
+	if d.by.IsZero() || d.lenient(time.Now()) {
 		return nil
 	}
 	return d.put(set)

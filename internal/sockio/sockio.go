@@ -2,8 +2,8 @@
 // scheduler of the Go runtime does not hear of. Sockets do not block, so that a call
 // takes microseconds; yet the runtime prepares for each to take long, and where
 // sends to loopback take more than 20 µs its monitor thread takes the processor
-// from them, again and again: a sixth of what a POP3 session cost, see
-// docs/performance.md.
+// from them, again and again. What that cost, and what this costs instead, is in
+// docs/decisions/019-sockets-past-the-scheduler.md.
 package sockio
 
 import "net"

@@ -78,6 +78,10 @@ func (s *Service) Metrics() *Metrics { return s.metrics }
 // bound.
 func (s *Service) Hasher() *password.Hasher { return s.hasher }
 
+// Applied returns the index of the last command that look-ups know in full: while it is
+// the same, no command that changes what they return has ended.
+func (s *Service) Applied() uint64 { return s.state.Applied() }
+
 // Lookup returns the account whose address is addr, whatever its case: no alias,
 // no detail. NotFound if there is none in this copy.
 func (s *Service) Lookup(_ context.Context, addr covey.Address) (Account, error) {

@@ -105,6 +105,7 @@ type Service struct {
 	log      *slog.Logger
 	limits   *limits
 	verified *verified
+	standing standing
 	metrics  *Metrics
 }
 
@@ -147,12 +148,17 @@ func (s *Service) password(ctx context.Context, c Conn, n name, pass string) (di
 // Unavailable if this node cannot tell. A session asks before each command: it costs
 // a look into memory.
 func (s *Service) Allowed(ctx context.Context, a directory.Account) error {
+	version := s.dir.Applied() // before the look-up, which may know more
+	if s.standing.holds(a, version) {
+		return nil
+	}
 	now, err := s.dir.Lookup(ctx, a.Address)
 	switch {
 	case errors.Is(err, covey.NotFound):
 	case err != nil:
 		return fmt.Errorf("look up who is logged in: %w", err)
 	case now.ID == a.ID && !now.Disabled:
+		s.standing.note(a, version)
 		return nil
 	}
 	return covey.Errorf(covey.Denied, "account %s was removed or disabled", a.Address)

@@ -2,7 +2,7 @@ package directory
 
 import (
 	"context"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -20,20 +20,7 @@ const (
 type freshness struct {
 	slot chan struct{} // held by whoever asks group 0; everybody else waits for the answer
 
-	mu sync.Mutex // guards at
-	at time.Time  // this copy held everything committed before it; zero: never confirmed
-}
-
-func (f *freshness) load() time.Time {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.at
-}
-
-func (f *freshness) store(t time.Time) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.at = t
+	at atomic.Pointer[time.Time] // this copy held everything committed before it; nil: never confirmed
 }
 
 // Confirm returns nil if group 0 has confirmed within the last five seconds that
@@ -60,11 +47,15 @@ func (s *Service) Confirm(ctx context.Context) error {
 		s.metrics.unconfirmed.Inc()
 		return covey.Errorf(covey.Unavailable, "confirm the directory: %w", err)
 	}
-	s.fresh.store(asked)
+	s.fresh.at.Store(&asked)
 	return nil
 }
 
 func (s *Service) isFresh() bool {
-	age := s.now().Sub(s.fresh.load())
+	at := s.fresh.at.Load()
+	if at == nil {
+		return false
+	}
+	age := s.now().Sub(*at)
 	return age >= 0 && age < confirmFor
 }

@@ -62,7 +62,6 @@ func (s *Server) Resume(conn net.Conn, from handoff.Login) {
 	remote, _ := netip.ParseAddr(from.Remote) // for the log; none if it came by a Unix socket
 	ss := newSession(s, conn, relayed{conn, remote})
 	ss.id, ss.tls, ss.resumed = from.Session, from.TLS, &from
-	ss.log = s.cfg.Logger.With("session", ss.id, "remote", remote)
 	ss.r.Reset(io.MultiReader(bytes.NewReader(from.Leftover), conn))
 	s.start(ss)
 }

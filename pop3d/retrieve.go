@@ -48,8 +48,11 @@ func (s *session) top(ctx context.Context, arg string) error {
 }
 
 // sendBuffer lets a message of the usual 8 KiB leave in one write. Sessions that
-// retrieve nothing, or have not logged in, do with less.
-const sendBuffer = 16 << 10
+// retrieve nothing, or have not logged in, do with replyBuffer.
+const (
+	sendBuffer  = 16 << 10
+	replyBuffer = 4 << 10
+)
 
 // widen gives the session's writer room for a message.
 func (s *session) widen() error {
@@ -59,18 +62,29 @@ func (s *session) widen() error {
 	if err := s.w.Flush(); err != nil {
 		return ending("connection lost")
 	}
-	s.w = s.srv.writers.Get().(*bufio.Writer)
+	s.putWriter()
+	s.w = s.srv.senders.Get().(*bufio.Writer)
 	s.w.Reset(s.conn)
 	return nil
 }
 
-// narrow gives back what widen took. Nothing is written after it.
-func (s *session) narrow() {
+// putWriter gives the session's writer back.
+func (s *session) putWriter() {
+	s.w.Reset(nil)
 	if s.w.Size() >= sendBuffer {
-		s.w.Reset(nil)
+		s.srv.senders.Put(s.w)
+	} else {
 		s.srv.writers.Put(s.w)
-		s.w = nil
 	}
+	s.w = nil
+}
+
+// letGo gives the session's buffers back. Nothing is read or written after it.
+func (s *session) letGo() {
+	s.putWriter()
+	s.r.Reset(nil)
+	s.srv.readers.Put(s.r)
+	s.r = nil
 }
 
 // open finds the bytes of message n. It waits for nobody.

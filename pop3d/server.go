@@ -116,7 +116,9 @@ func (cfg Config) validate() (Config, error) {
 type Server struct {
 	cfg     Config
 	buffers sync.Pool          // *[]byte of bufferSize, for sending messages
-	writers sync.Pool          // *bufio.Writer of sendBuffer
+	readers sync.Pool          // *bufio.Reader of maxAuthLine
+	writers sync.Pool          // *bufio.Writer of replyBuffer
+	senders sync.Pool          // *bufio.Writer of sendBuffer
 	ctx     context.Context    // of all sessions; ends with Close
 	cancel  context.CancelFunc // ends ctx
 	stop    chan struct{}      // closed by Shutdown and Close
@@ -142,7 +144,9 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		cfg: cfg, ctx: ctx, cancel: cancel,
 		buffers:   sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }},
-		writers:   sync.Pool{New: func() any { return bufio.NewWriterSize(nil, sendBuffer) }},
+		readers:   sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxAuthLine) }},
+		writers:   sync.Pool{New: func() any { return bufio.NewWriterSize(nil, replyBuffer) }},
+		senders:   sync.Pool{New: func() any { return bufio.NewWriterSize(nil, sendBuffer) }},
 		stop:      make(chan struct{}),
 		listeners: make(map[net.Listener]struct{}),
 		sessions:  make(map[*session]covey.ShardID),
@@ -216,7 +220,7 @@ func (s *Server) run(ss *session) {
 		if p := recover(); p != nil {
 			s.cfg.Metrics.Panics.Inc()
 			ss.reason = "panic"
-			ss.log.Error("session panicked", "panic", p, "stack", string(debug.Stack()))
+			ss.log().Error("session panicked", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	ss.reason = ss.serve(s.ctx)

@@ -41,7 +41,6 @@ const (
 type session struct {
 	srv  *Server
 	id   string
-	log  *slog.Logger
 	raw  link     // below TLS
 	conn net.Conn // raw, or TLS over it
 	r    *bufio.Reader
@@ -78,11 +77,18 @@ type link interface {
 func newSession(srv *Server, c net.Conn, raw link) *session {
 	id := rand.Text()[:16]
 	_, isTLS := c.(*tls.Conn)
-	return &session{
+	s := &session{
 		srv: srv, id: id, raw: raw, conn: c, tls: isTLS, begun: time.Now(),
-		log: srv.cfg.Logger.With("session", id, "remote", raw.Remote()),
-		r:   bufio.NewReaderSize(c, maxAuthLine), w: bufio.NewWriterSize(c, 4096),
+		r: srv.readers.Get().(*bufio.Reader), w: srv.writers.Get().(*bufio.Writer),
 	}
+	s.r.Reset(c)
+	s.w.Reset(c)
+	return s
+}
+
+// log returns the logger for what is to be told of the session besides its line.
+func (s *session) log() *slog.Logger {
+	return s.srv.cfg.Logger.With("session", s.id, "remote", s.raw.Remote())
 }
 
 // limits are those of the connection; command lines have a deadline besides,
@@ -96,10 +102,12 @@ func (s *session) limits(session time.Duration) serve.Limits {
 func (s *session) finish() {
 	s.leave()
 	_ = s.conn.Close() // there is nobody left to tell
-	s.narrow()
-	s.log.Info("session", "reason", s.reason, "account", s.account.Address.String(), "tls", s.tls, "commands", s.commands,
-		"failures", s.failures, "retrieved", s.retrieved, "octets", s.octets, "removed", s.removed,
-		"took", time.Since(s.begun).Round(time.Millisecond))
+	s.letGo()
+	s.srv.cfg.Logger.LogAttrs(context.Background(), slog.LevelInfo, "session",
+		slog.String("session", s.id), slog.Any("remote", s.raw.Remote()), slog.String("reason", s.reason),
+		slog.String("account", s.account.Address.String()), slog.Bool("tls", s.tls), slog.Int("commands", s.commands),
+		slog.Int("failures", s.failures), slog.Int("retrieved", s.retrieved), slog.Int64("octets", s.octets),
+		slog.Uint64("removed", uint64(s.removed)), slog.Duration("took", time.Since(s.begun).Round(time.Millisecond)))
 }
 
 // leave closes the maildrop, if one is open.
@@ -155,19 +163,19 @@ func handshake(ctx context.Context, c *tls.Conn) error {
 // returns why the session is to end, "" if it goes on.
 func (s *session) answer(verb string, err error) string {
 	if err == nil {
-		s.srv.cfg.Metrics.Commands.WithLabelValues(verb, "ok").Inc()
+		s.srv.cfg.Metrics.done(verb)
 		return ""
 	}
 	var end ending
 	if errors.As(err, &end) {
-		s.srv.cfg.Metrics.Commands.WithLabelValues(verb, "ok").Inc()
+		s.srv.cfg.Metrics.done(verb)
 		_ = s.w.Flush() // the connection is closed whether it works or not
 		return string(end)
 	}
 	r := refusalOf(err)
 	s.srv.cfg.Metrics.Commands.WithLabelValues(verb, result(r)).Inc()
 	if r.code == "SYS/TEMP" || r.code == "SYS/PERM" {
-		s.log.Warn("command not carried out", "command", verb, "err", err)
+		s.log().Warn("command not carried out", "command", verb, "err", err)
 	}
 	s.refuse(r)
 	if r.fault {

@@ -109,7 +109,7 @@ func (s *session) pair(n uint32, what []byte) {
 // abort ends a session in the middle of a reply, where no -ERR can be said any
 // more: the end of the connection tells the client that it has not all.
 func (s *session) abort(verb string, err error) error {
-	s.log.Warn("reply broken off", "command", verb, "err", err)
+	s.log().Warn("reply broken off", "command", verb, "err", err)
 	return ending("aborted")
 }
 
@@ -185,7 +185,7 @@ func (s *session) quit(ctx context.Context, arg string) error {
 	}
 	if s.drop != nil {
 		if err := s.drop.remove(ctx); err != nil && !mutant.Is(mutant.EarlyQuit) {
-			s.log.Warn("messages not removed", "marked", s.drop.marked, "err", err)
+			s.log().Warn("messages not removed", "marked", s.drop.marked, "err", err)
 			return &refusal{code: "SYS/TEMP", text: "some deleted messages not removed", end: true}
 		}
 		s.removed = s.drop.marked

@@ -13,10 +13,10 @@ import (
 )
 
 // Buffers of a connection. What is written leaves at a flush, so that an 8 KiB
-// message and its final dot are one write. A line longer than the read buffer is
-// refused where a protocol has no longer ones.
+// message and its final dot are one write, and one read where a server sends it. A
+// line longer than the read buffer is refused where a protocol has no longer ones.
 const (
-	readBuffer  = 8 << 10
+	readBuffer  = 16 << 10
 	writeBuffer = 16 << 10
 )
 

@@ -183,9 +183,9 @@ func status(step string, line []byte) error {
 }
 
 // quote makes a quoted string (RFC 9051, section 4.3) of text without line ends.
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
+func quote(s string) string { return `"` + escapes.Replace(s) + `"` }
+
+var escapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 func (s *imapSession) rest() {}
 

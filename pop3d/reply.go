@@ -57,11 +57,7 @@ func refusalOf(err error) *refusal {
 func (s *session) ok(format string, args ...any) {
 	// Write errors are sticky in bufio and seen by the next flush.
 	_, _ = s.w.WriteString("+OK ")
-	if len(args) == 0 {
-		_, _ = s.w.WriteString(format)
-	} else {
-		_, _ = fmt.Fprintf(s.w, format, args...)
-	}
+	_, _ = fmt.Fprintf(s.w, format, args...)
 	_, _ = s.w.WriteString("\r\n")
 }
 

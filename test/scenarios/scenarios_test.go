@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/covey-mail/covey/internal/timerslack"
 	"github.com/covey-mail/covey/test/process"
 )
 
@@ -291,5 +292,25 @@ func TestRestart(t *testing.T) {
 	}
 	if out, err := n.Covey(t.Context(), "", "check"); err != nil {
 		t.Errorf("covey check: %v\n%s", err, out)
+	}
+}
+
+// A node starts itself anew with timers that may be late, under the process id that it
+// was started with (docs/decisions/020-timers-may-be-late.md).
+func TestTimersMayBeLate(t *testing.T) {
+	var n *process.Node
+	err := timerslack.Spare(func() error {
+		n = process.Start(t, covey, filepath.Join(t.TempDir(), "data"))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slack, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", n.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.TrimSpace(string(slack)), fmt.Sprint(timerslack.Wide.Nanoseconds()); got != want {
+		t.Errorf("timers may be late by %s ns, want %s", got, want)
 	}
 }

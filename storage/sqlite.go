@@ -154,7 +154,7 @@ func (d *database) setUp(cfg Config) {
 		"locking_mode = EXCLUSIVE", "journal_mode = WAL",
 		// A checkpoint syncs; between two of them the node's log is what is durable.
 		"synchronous = NORMAL", "wal_autocheckpoint = 0",
-		fmt.Sprintf("journal_size_limit = %d", walLimit),
+		fmt.Sprintf("journal_size_limit = %d", walKept),
 		fmt.Sprintf("cache_size = -%d", max(cfg.CacheBytes>>10, 64)),
 	} {
 		d.query("PRAGMA " + p).run()

@@ -209,6 +209,16 @@ func TestWALIsBounded(t *testing.T) {
 	if st, err := os.Stat(s.cfg.Path + "-wal"); err != nil || st.Size() > walLimit*3/2 {
 		t.Errorf("the write-ahead log has %d bytes, error %v", st.Size(), err)
 	}
+	if _, err := s.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	s.Apply([]seglog.Command{deliver(s.Applied()+1, 1)})
+	s.mu.Lock()
+	s.commit()
+	s.mu.Unlock()
+	if st, err := os.Stat(s.cfg.Path + "-wal"); err != nil || st.Size() > walKept {
+		t.Errorf("begun anew, the write-ahead log has %d bytes, error %v", st.Size(), err)
+	}
 }
 
 // panics returns what Apply panics with.

@@ -74,7 +74,7 @@ type LimitsConfig struct {
 	ClearTextLogin  string   `toml:"clear_text_login"`  // "loopback" or "never"; loopback
 	DiskReserve     int64    `toml:"disk_reserve"`      // bytes kept free for reading and deleting; 64 MiB
 	CheckpointEvery Duration `toml:"checkpoint_every"`  // how often each shard's database is put on disk; 60s
-	CompactEvery    Duration `toml:"compact_every"`     // how often the log is looked over for segments that are mostly dead; 10s
+	CompactEvery    Duration `toml:"compact_every"`     // how often the log is looked over for segments that are mostly dead; 5s
 	ScrubEvery      Duration `toml:"scrub_every"`       // the time in which every message is read once and compared with its checksum; 168h
 	SegmentSize     int64    `toml:"segment_size"`      // bytes of a segment of the log; 64 MiB
 	LogKeep         int64    `toml:"log_keep"`          // bytes of the log kept of each shard for nodes that were away; 256 MiB
@@ -128,7 +128,7 @@ func DefaultConfig(data string, offset int) Config {
 		Limits: LimitsConfig{
 			MessageSize: 50 << 20, Recipients: 100, Connections: 4000, PerAddress: 50, SessionsPerUser: 50,
 			ClearTextLogin: "loopback", DiskReserve: 64 << 20, CheckpointEvery: Duration(time.Minute),
-			CompactEvery: Duration(10 * time.Second), ScrubEvery: Duration(7 * 24 * time.Hour), SegmentSize: 64 << 20, LogKeep: 256 << 20,
+			CompactEvery: Duration(5 * time.Second), ScrubEvery: Duration(7 * 24 * time.Hour), SegmentSize: 64 << 20, LogKeep: 256 << 20,
 		},
 		Cluster: ClusterConfig{Replicas: 3, Shards: 16, RebuildAfter: Duration(10 * time.Minute)},
 	}

@@ -175,6 +175,16 @@ func (l *lab) inTurn(ctx context.Context, rounds int, loads ...bench.Config) (ra
 	return rates, nil
 }
 
+// inPairs returns the median of what each round gave over another load of the same
+// round: what changes on the machine from one minute to the next meets both.
+func inPairs(rates, others []float64) float64 {
+	ratios := make([]float64, len(rates))
+	for i := range ratios {
+		ratios[i] = rates[i] / others[i]
+	}
+	return middle(ratios)
+}
+
 // roundsOf is how many rounds there are: as the command line says, or full, or
 // with -short one.
 func (l *lab) roundsOf(full int) int {

@@ -69,6 +69,13 @@ func TestMiddle(t *testing.T) {
 	}
 }
 
+func TestInPairs(t *testing.T) {
+	// The last round was on a machine with half of its time for others.
+	if got := inPairs([]float64{90, 80, 50}, []float64{100, 100, 50}); got != 0.9 {
+		t.Errorf("median ratio %v, want 0.9", got)
+	}
+}
+
 func TestStartFigures(t *testing.T) {
 	clean := []starting{{3, 200, 210}, {1, 250, 260}, {2, 100, 310}}
 	list := startFigures(&filledStore{}, clean, starting{seconds: 9}, starting{4, 350, 400})

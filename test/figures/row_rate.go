@@ -34,14 +34,14 @@ func runRate(ctx context.Context, l *lab) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	one, three, single := middle(rates[0]), middle(rates[1]), middle(rates[2])
-	note := fmt.Sprintf("medians of %d × %v in turn", len(rates[0]), loads[0].Duration)
+	one, three, single := rates[0], rates[1], rates[2]
+	note := fmt.Sprintf("median of %d rounds of %v in turn", len(rates[0]), loads[0].Duration)
 	return []figure{
-		{Name: "three nodes over one", Value: three / one, Goal: 0.33, Note: note},
-		{Name: "16 shards over one, three nodes", Value: three / single, Goal: 0.7, Note: note},
-		{Name: "one node", Value: one, Unit: "/s", Note: spread(rates[0])},
-		{Name: "three nodes", Value: three, Unit: "/s", Note: spread(rates[1])},
-		{Name: "three nodes, one shard", Value: single, Unit: "/s", Note: spread(rates[2])},
+		{Name: "three nodes over one", Value: inPairs(three, one), Goal: 0.33, Note: note},
+		{Name: "16 shards over one, three nodes", Value: inPairs(three, single), Goal: 0.7, Note: note},
+		{Name: "one node", Value: middle(one), Unit: "/s", Note: spread(one)},
+		{Name: "three nodes", Value: middle(three), Unit: "/s", Note: spread(three)},
+		{Name: "three nodes, one shard", Value: middle(single), Unit: "/s", Note: spread(single)},
 	}, nil
 }
 

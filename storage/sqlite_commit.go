@@ -14,13 +14,13 @@ import (
 // checkpoint of its own, in bytes, should no one ask for one.
 const walLimit = 64 << 20
 
-// walKept is how much of the write-ahead log's file stays when it begins anew after a
-// checkpoint, in bytes: a busy minute makes it longer than it is for a while after.
-const walKept = 4 << 20
-
 // walLimitCopying is the same while a copy reads the database file, into which a
 // checkpoint would write.
 const walLimitCopying = 4 * walLimit
+
+// walKept is how much of the write-ahead log's file stays when it begins anew after a
+// checkpoint, in bytes: a busy minute makes it longer than it is for a while after.
+const walKept = 4 << 20
 
 // commit implements tables. It does not wait for the disk.
 func (d *database) commit(m *machine) {

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -52,9 +51,7 @@ type Node struct {
 	addrs map[string][]string
 	done  chan struct{} // closed when the process has been waited for
 	err   error         // of Wait; read after done
-
-	mu  sync.Mutex // guards log
-	log bytes.Buffer
+	log   tail
 }
 
 // Services are the listeners that a test node has, each on a free port.
@@ -92,7 +89,7 @@ func Launch(bin, data string, env ...string) (*Node, error) {
 	n.cmd.Env = append(n.cmd.Env, "COVEY_NODE_HOSTNAME=mail.example.org",
 		"COVEY_LISTEN_PEER=127.0.0.1:0", "COVEY_LISTEN_GOSSIP=127.0.0.1:0")
 	n.cmd.Env = append(n.cmd.Env, env...)
-	n.cmd.Stderr = logWriter{n}
+	n.cmd.Stderr = &n.log
 	out, err := n.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -135,28 +132,8 @@ func (n *Node) watch(out io.Reader, ready chan<- bool) {
 	}
 }
 
-type logWriter struct{ n *Node }
-
-// maxLog bounds what is kept of a log: under load a node writes a line for each
-// message.
-const maxLog = 32 << 20
-
-// Write implements io.Writer.
-func (w logWriter) Write(p []byte) (int, error) {
-	w.n.mu.Lock()
-	defer w.n.mu.Unlock()
-	if w.n.log.Len() > maxLog {
-		w.n.log.Next(maxLog / 2)
-	}
-	return w.n.log.Write(p)
-}
-
 // Log returns what the node has logged, of a long log the end.
-func (n *Node) Log() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.log.String()
-}
+func (n *Node) Log() string { return n.log.String() }
 
 // Addr returns the first TCP address of a service.
 func (n *Node) Addr(service string) string {

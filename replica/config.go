@@ -128,7 +128,7 @@ type Config struct {
 	// Checkpoints, one group after the other: a group is due when this long has
 	// passed and it applied something, or when it applied that many bytes.
 	CheckpointEvery time.Duration // 60 s
-	CheckpointBytes int64         // 256 MiB
+	CheckpointBytes int64         // 64 MiB
 
 	// Unknown is told when a message comes for a group that is not here, so that
 	// the node can look whether it should be, and Add it. It is called for every
@@ -170,7 +170,7 @@ func (c *Config) fill() error {
 	setDefault(&c.MaxApplyBytes, 16<<20)
 	setDefault(&c.MaxInboundBytes, 64<<20)
 	setDefault(&c.CheckpointEvery, time.Minute)
-	setDefault(&c.CheckpointBytes, 256<<20)
+	setDefault(&c.CheckpointBytes, 64<<20)
 	if c.Tick < 0 || c.HeartbeatTicks < 0 || c.ElectionTicks <= c.HeartbeatTicks {
 		return covey.Errorf(covey.Invalid, "replica: tick %v, heartbeat %d, election %d: want 0 < heartbeat < election",
 			c.Tick, c.HeartbeatTicks, c.ElectionTicks)

@@ -76,7 +76,7 @@ func Start(t testing.TB, bin, data string, env ...string) *Node {
 
 // Launch is Start for callers without a test. The node must be killed or stopped.
 func Launch(bin, data string, env ...string) (*Node, error) {
-	n := &Node{Data: data, bin: bin, addrs: make(map[string][]string), done: make(chan struct{})}
+	n := &Node{Data: data, bin: bin, addrs: make(map[string][]string), done: make(chan struct{}), log: tail{most: maxLog / tailPiece}}
 	n.cmd = exec.Command(bin, "serve", "--data", data)
 	n.cmd.Env = os.Environ()
 	for _, s := range services {
@@ -131,6 +131,10 @@ func (n *Node) watch(out io.Reader, ready chan<- bool) {
 	default:
 	}
 }
+
+// maxLog bounds what is kept of a log: under load a node writes a line for each
+// message.
+const maxLog = 32 << 20
 
 // Log returns what the node has logged, of a long log the end.
 func (n *Node) Log() string { return n.log.String() }

@@ -6,16 +6,14 @@ import (
 	"sync"
 )
 
-// What is kept of a log: under load a node writes a line for each message.
-const (
-	tailPiece  = 64 << 10 // octets
-	tailPieces = 512
-)
+const tailPiece = 64 << 10 // octets
 
 // A tail keeps the end of what is written to it, in pieces: what measures runs in the
 // same process, and one buffer that grows to tens of MiB would hold it up for as long
 // as its octets are cleared and copied. Its methods may be called by any goroutine.
 type tail struct {
+	most int // pieces, one or more
+
 	mu     sync.Mutex
 	pieces [][]byte // each but the last is full
 }
@@ -38,7 +36,7 @@ func (t *tail) Write(p []byte) (int, error) {
 // grow adds an empty piece, which is the oldest where there are enough.
 func (t *tail) grow() {
 	piece := []byte(nil)
-	if len(t.pieces) == tailPieces {
+	if len(t.pieces) == t.most {
 		piece = t.pieces[0][:0]
 		t.pieces = slices.Delete(t.pieces, 0, 1)
 	} else {

@@ -32,9 +32,9 @@ func runStore(ctx context.Context, l *lab) ([]figure, error) {
 	}
 	loads := []bench.Config{l.intake(empty, store.Accounts), l.intake(filled, store.Accounts)}
 	for i := range loads {
-		loads[i].Duration = l.lasting(15*time.Second, time.Second)
+		loads[i].Duration = l.lasting(8*time.Second, time.Second)
 	}
-	rates, err := l.inTurn(ctx, l.roundsOf(5), loads...)
+	rates, err := l.inTurn(ctx, l.roundsOf(9), loads...)
 	if err != nil {
 		return nil, err
 	}

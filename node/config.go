@@ -73,7 +73,7 @@ type LimitsConfig struct {
 	LMTPPeers       []string `toml:"lmtp_peers"`        // networks beside loopback that may speak LMTP, as CIDR
 	ClearTextLogin  string   `toml:"clear_text_login"`  // "loopback" or "never"; loopback
 	DiskReserve     int64    `toml:"disk_reserve"`      // bytes kept free for reading and deleting; 64 MiB
-	CheckpointEvery Duration `toml:"checkpoint_every"`  // how often each shard's database is put on disk; 60s
+	CheckpointEvery Duration `toml:"checkpoint_every"`  // how often each shard's database is put on disk, if 64 MiB of commands do not come before; 60s
 	CompactEvery    Duration `toml:"compact_every"`     // how often the log is looked over for segments that are mostly dead; 5s
 	ScrubEvery      Duration `toml:"scrub_every"`       // the time in which every message is read once and compared with its checksum; 168h
 	SegmentSize     int64    `toml:"segment_size"`      // bytes of a segment of the log; 64 MiB

@@ -35,7 +35,7 @@ func (t *tail) Write(p []byte) (int, error) {
 
 // grow adds an empty piece, which is the oldest where there are enough.
 func (t *tail) grow() {
-	piece := []byte(nil)
+	var piece []byte
 	if len(t.pieces) == t.most {
 		piece = t.pieces[0][:0]
 		t.pieces = slices.Delete(t.pieces, 0, 1)

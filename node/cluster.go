@@ -229,18 +229,17 @@ func (n *Node) tendOnce(ctx context.Context, w *watchers) {
 	n.reconciler.Kick()
 }
 
-// relearn takes from this node's own groups, and from gossip, who leads shards of
-// which it reaches no leader: both tell what is new, and to them this is not.
+// relearn takes from this node's own groups, and from gossip, who leads: both tell
+// what is new, and that may have come when the directory did not have the leader yet,
+// or a group here was still believed to know better.
 func (n *Node) relearn(heard map[covey.ShardID]membership.Leader) {
 	for _, g := range n.host.Status() {
 		if g.Leader != 0 {
 			n.table.Learn(g.Group, g.Term, g.Leader)
 		}
 	}
-	for id, l := range heard {
-		if n.table.Leaderless(id) {
-			n.heardLeader(l)
-		}
+	for _, l := range heard {
+		n.heardLeader(l)
 	}
 }
 
@@ -317,25 +316,37 @@ func (n *Node) askMembers(ctx context.Context, leader covey.NodeID, id covey.Sha
 	return members, r.End()
 }
 
-// serveMembers answers askMembers on the leader.
-func (n *Node) serveMembers(_ context.Context, _ covey.NodeID, req []byte) ([]byte, error) {
+// serveMembers answers askMembers on the leader, once the voters have confirmed
+// that it is: who asks may be about to remove what it has.
+func (n *Node) serveMembers(ctx context.Context, _ covey.NodeID, req []byte) ([]byte, error) {
 	r := wire.NewReader(req)
 	id := covey.ShardID(r.Uint())
 	if err := r.End(); err != nil {
 		return nil, err
 	}
-	for _, s := range n.host.Status() {
-		if s.Group != id || s.Leader != n.folder.id || s.Joint {
-			continue
+	leads := func() (group replica.Status, ok bool) {
+		for _, s := range n.host.Status() {
+			if s.Group == id && s.Leader == n.folder.id && !s.Joint {
+				return s, true
+			}
 		}
-		members := slices.Concat(s.Voters, s.Learners)
-		b := wire.AppendUint(nil, uint64(len(members)))
-		for _, m := range members {
-			b = wire.AppendUint(b, uint64(m))
-		}
-		return b, nil
+		return group, false
 	}
-	return nil, covey.Errorf(covey.Unavailable, "node %s does not lead shard %d, or it is changing", n.folder.id, id)
+	if _, ok := leads(); ok {
+		if err := n.host.ReadIndex(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	s, ok := leads()
+	if !ok {
+		return nil, covey.Errorf(covey.Unavailable, "node %s does not lead shard %d, or it is changing", n.folder.id, id)
+	}
+	members := slices.Concat(s.Voters, s.Learners)
+	b := wire.AppendUint(nil, uint64(len(members)))
+	for _, m := range members {
+		b = wire.AppendUint(b, uint64(m))
+	}
+	return b, nil
 }
 
 // leave hands over what this node leads and has the others know that it goes, so

@@ -59,6 +59,41 @@ func TestJoinIsEntered(t *testing.T) {
 	}
 }
 
+// A node that was dismissed, and believes in a leader that is none any more, asks
+// those who are to vote, and lets go of the shard: nobody would tell it.
+func TestDismissedByALaterLeader(t *testing.T) {
+	cfg := config(t.TempDir())
+	cfg.Cluster.Shards, cfg.Cluster.Replicas = 2, 1
+	a := run(t, cfg)
+	b := run(t, joining(t, a))
+	var shard covey.ShardID
+	waitUntil(t, "a shard goes to the second node", func() bool {
+		wanted, _ := a.directory.ShardMap()
+		for id, voters := range wanted {
+			_, here := a.states.get(id)
+			if id != covey.DirectoryShard && slices.Equal(voters, []covey.NodeID{b.folder.id}) && !here {
+				shard = id
+			}
+		}
+		return shard != 0
+	})
+	a.tending.Lock() // it takes what follows for left over if it looks between
+	err := a.openShard(shard, nil)
+	gone := b.folder.id + 1
+	_, term := b.table.Known(shard)
+	a.table.Learn(shard, term, gone)
+	a.tending.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "what is left of it is removed", func() bool {
+		_, here := a.states.get(shard)
+		_, err := os.Stat(a.folder.shardPath(shard))
+		leader, _ := a.table.Known(shard)
+		return !here && errors.Is(err, os.ErrNotExist) && leader == b.folder.id
+	})
+}
+
 func waitUntil(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for by := time.Now().Add(30 * time.Second); !cond(); <-time.After(10 * time.Millisecond) {

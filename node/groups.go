@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covey-mail/covey"
@@ -88,36 +90,59 @@ func (n *Node) tendGroups(ctx context.Context) {
 			if err := n.openShard(id, nil); err != nil {
 				n.log.Error("could not take in a shard", "shard", uint32(id), "err", err)
 			}
-		case !want && here && n.dismissed(ctx, id):
-			n.log.Info("shard has left this node", "shard", uint32(id))
+		case !want && here:
+			leader := n.dismissed(ctx, id, voters)
+			if leader == 0 {
+				continue
+			}
+			n.log.Info("shard has left this node", "shard", uint32(id), "leader", leader.String())
+			_, term := n.table.Known(id)
 			if err := n.dropShard(ctx, id); err != nil {
 				n.log.Error("could not remove a shard that is elsewhere now", "shard", uint32(id), "err", err)
 			}
+			n.table.Learn(id, term, leader) // the group's last word was that it knows none
 		}
 	}
 }
 
-// dismissed reports whether the leader of a shard counts this node as a member no
-// more.
-func (n *Node) dismissed(ctx context.Context, id covey.ShardID) bool {
-	leader, _ := n.table.Known(id)
-	if leader == 0 || leader == n.folder.id {
-		return false
+// dismissed returns the leader of a shard if that counts this node as a member no
+// more, else 0. Besides the leader that this node knows it asks those who are to
+// vote: nobody tells one that was dismissed of the leaders that follow.
+func (n *Node) dismissed(ctx context.Context, id covey.ShardID, voters []covey.NodeID) covey.NodeID {
+	known, _ := n.table.Known(id)
+	if known == n.folder.id {
+		return 0
+	}
+	ask := slices.Clone(voters)
+	if known != 0 && !slices.Contains(ask, known) {
+		ask = append(ask, known)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	members, err := n.askMembers(ctx, leader, id)
-	return err == nil && len(members) > 0 && !slices.Contains(members, n.folder.id)
+	var by atomic.Uint64
+	var asked sync.WaitGroup
+	for _, other := range ask {
+		asked.Go(func() {
+			members, err := n.askMembers(ctx, other, id)
+			if err != nil || len(members) == 0 {
+				return // it does not lead, or the next look finds it
+			}
+			if !slices.Contains(members, n.folder.id) {
+				by.Store(uint64(other))
+			}
+			cancel()
+		})
+	}
+	asked.Wait()
+	return covey.NodeID(by.Load())
 }
 
 // dropShard removes a shard from this node.
 func (n *Node) dropShard(ctx context.Context, id covey.ShardID) error {
-	leader, term := n.table.Known(id)
 	n.states.remove(id)
 	if err := n.host.Remove(ctx, id); err != nil {
 		return err
 	}
-	n.table.Learn(id, term, leader) // the group's last word was that it knows none
 	return n.removeState(id)
 }
 

@@ -324,29 +324,21 @@ func (n *Node) serveMembers(ctx context.Context, _ covey.NodeID, req []byte) ([]
 	if err := r.End(); err != nil {
 		return nil, err
 	}
-	leads := func() (group replica.Status, ok bool) {
-		for _, s := range n.host.Status() {
-			if s.Group == id && s.Leader == n.folder.id && !s.Joint {
-				return s, true
-			}
+	if err := n.host.ReadIndex(ctx, id); err != nil {
+		return nil, err
+	}
+	for _, s := range n.host.Status() {
+		if s.Group != id || s.Leader != n.folder.id || s.Joint {
+			continue
 		}
-		return group, false
-	}
-	if _, ok := leads(); ok {
-		if err := n.host.ReadIndex(ctx, id); err != nil {
-			return nil, err
+		members := slices.Concat(s.Voters, s.Learners)
+		b := wire.AppendUint(nil, uint64(len(members)))
+		for _, m := range members {
+			b = wire.AppendUint(b, uint64(m))
 		}
+		return b, nil
 	}
-	s, ok := leads()
-	if !ok {
-		return nil, covey.Errorf(covey.Unavailable, "node %s does not lead shard %d, or it is changing", n.folder.id, id)
-	}
-	members := slices.Concat(s.Voters, s.Learners)
-	b := wire.AppendUint(nil, uint64(len(members)))
-	for _, m := range members {
-		b = wire.AppendUint(b, uint64(m))
-	}
-	return b, nil
+	return nil, covey.Errorf(covey.Unavailable, "node %s does not lead shard %d, or it is changing", n.folder.id, id)
 }
 
 // leave hands over what this node leads and has the others know that it goes, so

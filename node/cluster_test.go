@@ -14,6 +14,7 @@ import (
 
 	"github.com/covey-mail/covey"
 	"github.com/covey-mail/covey/directory"
+	"github.com/covey-mail/covey/membership"
 	"github.com/covey-mail/covey/node/admin"
 )
 
@@ -59,14 +60,14 @@ func TestJoinIsEntered(t *testing.T) {
 	}
 }
 
-// A node that was dismissed, and believes in a leader that is none any more, asks
-// those who are to vote, and lets go of the shard: nobody would tell it.
-func TestDismissedByALaterLeader(t *testing.T) {
+// twoNodes returns two nodes with one replica of each shard, and a shard that has
+// gone from the first to the second.
+func twoNodes(t *testing.T) (a, b *Node, shard covey.ShardID) {
+	t.Helper()
 	cfg := config(t.TempDir())
 	cfg.Cluster.Shards, cfg.Cluster.Replicas = 2, 1
-	a := run(t, cfg)
-	b := run(t, joining(t, a))
-	var shard covey.ShardID
+	a = run(t, cfg)
+	b = run(t, joining(t, a))
 	waitUntil(t, "a shard goes to the second node", func() bool {
 		wanted, _ := a.directory.ShardMap()
 		for id, voters := range wanted {
@@ -77,6 +78,13 @@ func TestDismissedByALaterLeader(t *testing.T) {
 		}
 		return shard != 0
 	})
+	return a, b, shard
+}
+
+// A node that was dismissed, and believes in a leader that is none any more, asks
+// those who are to vote, and lets go of the shard: nobody would tell it.
+func TestDismissedByALaterLeader(t *testing.T) {
+	a, b, shard := twoNodes(t)
 	a.tending.Lock() // it takes what follows for left over if it looks between
 	err := a.openShard(shard, nil)
 	gone := b.folder.id + 1
@@ -92,6 +100,18 @@ func TestDismissedByALaterLeader(t *testing.T) {
 		leader, _ := a.table.Known(shard)
 		return !here && errors.Is(err, os.ErrNotExist) && leader == b.folder.id
 	})
+}
+
+// What gossip said of a leader too early to be believed is taken in later, though
+// another leader is known.
+func TestGossipIsLookedAtAgain(t *testing.T) {
+	a, b, shard := twoNodes(t)
+	_, term := b.table.Known(shard)
+	a.table.Learn(shard, term, b.folder.id+1)
+	a.relearn(map[covey.ShardID]membership.Leader{shard: {Shard: shard, Term: term + 1, Node: b.folder.id, Quorum: true}})
+	if leader, _ := a.table.Known(shard); leader != b.folder.id {
+		t.Errorf("node %s leads, want %s", leader, b.folder.id)
+	}
 }
 
 func waitUntil(t *testing.T, what string, cond func() bool) {

@@ -111,7 +111,7 @@ func (n *Node) tendGroups(ctx context.Context) {
 func (n *Node) dismissed(ctx context.Context, id covey.ShardID, voters []covey.NodeID) covey.NodeID {
 	known, _ := n.table.Known(id)
 	if known == n.folder.id {
-		return 0
+		return 0 // it has to hand over first
 	}
 	ask := slices.Clone(voters)
 	if known != 0 && !slices.Contains(ask, known) {
